@@ -1,0 +1,152 @@
+//! Every number that holds memory or time, named once, with its default and the reason for it.
+
+/// Longest payload of one frame, in bytes. A whole rewritten request head (at most [`MAX_HEAD`]) must fit.
+pub const MAX_PAYLOAD: usize = 65_536;
+
+/// Data is cut into frames of at most this many bytes, so that one large body never blocks the others for long:
+/// at 1 Gbit/s such a frame takes 0.13 ms.
+pub const DATA_CHUNK: usize = 16_384;
+
+/// Bytes of data that an end accepts for one connection before it grants more (hello field `window`).
+/// A slow reader holds at most this much in memory in each direction.
+pub const WINDOW: u32 = 131_072;
+
+/// Smallest window that a peer may announce: with less, a request head might never fit.
+pub const MIN_WINDOW: u32 = 16_384;
+
+/// Longest software name in a hello, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// Longest text of an error frame, in bytes; a longer one is cut.
+pub const MAX_ERROR_TEXT: usize = 256;
+
+/// Longest request head (request line and fields, as received), in bytes. nginx and Apache refuse at 8 kB a line.
+pub const MAX_HEAD: usize = 16_384;
+
+/// Most header fields in a request head. Browsers send some 20; behind proxies some 40.
+pub const MAX_HEADERS: usize = 100;
+
+/// Longest request body that travels together with its head; a longer one with a Content-Length is streamed.
+pub const SMALL_BODY: u64 = 65_536;
+
+/// Longest chunked request body: it is collected in the connection manager, because ejabberd needs its length first.
+pub const MAX_CHUNKED_BODY: usize = 1_048_576;
+
+// Connection manager
+
+/// Longest request target, in bytes: what nginx and Apache take in one line. Longer: 414.
+pub const MAX_TARGET: usize = 8_192;
+
+/// Most empty lines before a request line. Some old clients send one after a body; more are an attack on patience.
+pub const MAX_EMPTY_LINES: usize = 4;
+
+// Connection table
+
+/// Bytes that may wait in a connection's input queue before a put is refused, for connections opened from Erlang.
+/// Connections of a link are held to [`WINDOW`] by credit. A million bytes hold any request that a test would put.
+pub const LOCAL_QUEUE: usize = 1_048_576;
+
+/// Bytes that may wait in a connection's output queue before a sender has to wait. Four data frames: enough to keep
+/// a link busy while the sender process is scheduled.
+pub const OUTPUT_QUEUE: usize = 65_536;
+
+/// Most readers, and most blocked senders, that may wait on one connection. A browser-like client needs one.
+pub const MAX_WAITERS: usize = 1_024;
+
+/// Largest length that a reader may ask for. The same as gen_tcp's own limit, 64 MiB.
+pub const MAX_RECV: usize = 67_108_864;
+
+/// Most live links in a node. Each connection manager process opens one or a few.
+pub const MAX_LINKS: usize = 256;
+
+/// Most open connections of one link. One connection manager process holds 20,000 descriptors here; the rest is
+/// for generators and for machines with higher limits.
+pub const MAX_LINK_CONNECTIONS: usize = 1_048_576;
+
+/// Most connections opened from Erlang in a node.
+pub const MAX_LOCAL_CONNECTIONS: usize = 1_048_576;
+
+/// Frames handled by one call on a link's input; the rest waits for the next call. 64 kB of the smallest frames are
+/// 4,681; at some 300 ns each a call stays below 0.2 ms.
+pub const FRAMES_PER_CALL: usize = 512;
+
+/// Bytes of output collected by one call on a link's output (soft: one frame more may follow).
+pub const OUTPUT_BATCH: usize = 131_072;
+
+/// Connections visited on one call on a link's output, ready or not.
+pub const VISITS_PER_CALL: usize = 512;
+
+/// Slots visited by one call that sweeps the connections of a link that is gone.
+pub const SWEEP_PER_CALL: usize = 1_024;
+
+/// Bytes of frames about the link itself (pong, error, close answers) that may wait for the sender. A peer that makes
+/// this end owe more than that without reading is cut off.
+pub const MAX_CONTROL: usize = 262_144;
+
+/// Different local addresses remembered for one link; connections to further ones report none.
+pub const MAX_LOCAL_ADDRESSES: usize = 255;
+
+/// Most bytes of extensions and trailer fields in one chunked body, all together: nobody reads them.
+pub const MAX_CHUNK_OVERHEAD: usize = 8_192;
+
+/// Most bytes of further requests held while one is being answered (pipelining). A head fits; more is left in the
+/// kernel, so the client waits.
+pub const PIPELINE: usize = MAX_HEAD;
+
+/// Milliseconds for a request head, from its first byte to its last: far beyond any honest network, and what a
+/// connection that trickles bytes may hold memory for.
+pub const HEAD_TIMEOUT: u32 = 15_000;
+
+/// Milliseconds without a byte of a request body. nginx has the same.
+pub const BODY_TIMEOUT: u32 = 60_000;
+
+/// Milliseconds in which a client takes no byte of what waits for it.
+pub const SEND_TIMEOUT: u32 = 60_000;
+
+/// Milliseconds between two requests. A BOSH client always has a poll in flight, which never times out here, so only
+/// its second connection waits; the nodes' own limit (5 minutes) is longer, so this end is the one that closes.
+pub const IDLE_TIMEOUT: u32 = 75_000;
+
+/// Milliseconds in which a client may read the last answer and close, before it is cut off.
+pub const LINGER_TIMEOUT: u32 = 5_000;
+
+/// Bytes of output waiting for the link at which the connection manager stops reading its clients: a slow node pushes
+/// back to them, through TCP, instead of filling memory here.
+pub const LINK_HIGH: usize = 1_048_576;
+
+/// Bytes of output waiting for the link at which clients are read again.
+pub const LINK_LOW: usize = 262_144;
+
+/// Bytes of output waiting for the link at which the link is given up. Clients' data stops at [`LINK_HIGH`]; this is
+/// for answers to a node that asks without reading, and leaves room for a close frame for each of a million clients.
+pub const LINK_MOST: usize = 33_554_432;
+
+/// Most bytes that all clients of one connection manager may hold in it together (unfinished requests, answers not
+/// taken). At the limit new requests get 503 and clients that do not read their answers are closed. 20,000 clients
+/// with the largest head each need 330 MB.
+pub const MAX_HELD: usize = 536_870_912;
+
+/// Milliseconds without input from the other end of a link after which a ping is sent.
+pub const LINK_PING: u32 = 15_000;
+
+/// Milliseconds without input, not even a pong, after which a link is taken for dead: three pings.
+pub const LINK_SILENCE: u32 = 45_000;
+
+/// Milliseconds for a link to be connected and to say hello.
+pub const LINK_GREETING: u32 = 10_000;
+
+/// Milliseconds until a lost link is tried again for the first time; each failure doubles it.
+pub const RETRY_LEAST: u32 = 100;
+
+/// Most milliseconds between two attempts. Users wait for it after the node comes back.
+pub const RETRY_MOST: u32 = 5_000;
+
+/// Milliseconds that a stopping connection manager gives its clients to take what waits for them.
+pub const STOP_TIMEOUT: u32 = 5_000;
+
+/// Milliseconds for which no client is accepted after descriptors or memory ran out.
+pub const ACCEPT_PAUSE: u32 = 100;
+
+/// Descriptors of a connection manager that are not for clients: listener, link, poll, signals, logs, and spare ones
+/// for name resolution.
+pub const SPARE_DESCRIPTORS: u64 = 64;
