@@ -1,0 +1,190 @@
+//! What the table knows of a link: its state, what it owes the peer, and the queue of its connections with output.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_queue::SegQueue;
+use parking_lot::{Mutex, RwLock};
+
+use super::{Host, Message, NO_ADDRESS, Refused};
+use crate::limits::{MAX_CONTROL, MAX_LINKS, MAX_LOCAL_ADDRESSES};
+use crate::link::{Decoder, Frame};
+
+/// A link that is up, or was.
+#[derive(Debug)]
+pub struct Link<P> {
+    pub(super) incarnation: u32,
+    /// Where the link comes from, for people.
+    pub(super) peer: String,
+    pub(super) decoder: Mutex<Decoder>,
+    /// Window from the peer's hello; 0 before it.
+    pub(super) peer_window: AtomicU32,
+    pub(super) connections: AtomicUsize,
+    pub(super) opened: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) undelivered: AtomicU64,
+    locals: Mutex<Vec<SocketAddr>>,
+    ready: SegQueue<(u32, u64)>,
+    /// Encoded frames about the link itself.
+    control: Mutex<Vec<u8>>,
+    /// The sender process, once it has asked for output.
+    sender: Mutex<Option<P>>,
+    /// The sender has been told that there is nothing, and waits for a message.
+    asleep: AtomicBool,
+    down: AtomicBool,
+}
+
+impl<P: Copy> Link<P> {
+    fn new(incarnation: u32, peer: String) -> Self {
+        Self {
+            incarnation,
+            peer,
+            decoder: Mutex::new(Decoder::new()),
+            peer_window: AtomicU32::new(0),
+            connections: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            undelivered: AtomicU64::new(0),
+            locals: Mutex::new(Vec::new()),
+            ready: SegQueue::new(),
+            control: Mutex::new(Vec::new()),
+            sender: Mutex::new(None),
+            asleep: AtomicBool::new(false),
+            down: AtomicBool::new(false),
+        }
+    }
+
+    /// Number of the link, never used again while the table lives.
+    #[must_use]
+    pub const fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_down(&self) {
+        self.down.store(true, Ordering::Release);
+    }
+
+    /// Queues the first frame, before anybody can be asleep.
+    pub(super) fn greet(&self, hello: &Frame<'_>) {
+        hello.encode(&mut self.control.lock());
+    }
+
+    /// Queues a connection that has output, and wakes the sender if it sleeps.
+    pub(super) fn push_ready<H: Host<Pid = P>>(&self, slot: u32, generation: u64, host: &mut H) {
+        self.ready.push((slot, generation));
+        self.wake(host);
+    }
+
+    pub(super) fn pop_ready(&self) -> Option<(u32, u64)> {
+        self.ready.pop()
+    }
+
+    /// Queues a frame about the link itself; false when [`MAX_CONTROL`] is reached and it was not queued.
+    #[must_use]
+    pub(super) fn push_control<H: Host<Pid = P>>(&self, frame: &Frame<'_>, host: &mut H) -> bool {
+        {
+            let mut control = self.control.lock();
+            if control.len() >= MAX_CONTROL {
+                return false;
+            }
+            frame.encode(&mut control);
+        }
+        self.wake(host);
+        true
+    }
+
+    pub(super) fn take_control(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.control.lock())
+    }
+
+    /// Wakes the sender if it sleeps: exactly one of all that push wins the swap and sends the message.
+    fn wake<H: Host<Pid = P>>(&self, host: &mut H) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let sender = *self.sender.lock();
+            if let Some(sender) = sender {
+                host.deliver(sender, Message::LinkOutput);
+            }
+        }
+    }
+
+    pub(super) fn set_sender(&self, pid: P) {
+        *self.sender.lock() = Some(pid);
+    }
+
+    /// Puts the sender to sleep unless something came meanwhile. True: a message will come. False: go on draining.
+    ///
+    /// The flag is set before the queues are looked at again, and pushers look at the flag after they have pushed: so
+    /// either this sees the push, or the pusher sees the flag.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        if self.ready.is_empty() && self.control.lock().is_empty() {
+            return true;
+        }
+        // If a pusher has taken the flag already, its message is under way and the sender may wait for it.
+        !self.asleep.swap(false, Ordering::SeqCst)
+    }
+
+    /// A small number for a local address, so that each connection need not hold all of it.
+    pub(super) fn intern_local(&self, address: SocketAddr) -> u8 {
+        let mut locals = self.locals.lock();
+        let found = locals.iter().position(|known| *known == address).or_else(|| {
+            (locals.len() < MAX_LOCAL_ADDRESSES).then(|| {
+                locals.push(address);
+                locals.len() - 1
+            })
+        });
+        found.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn local(&self, number: u8) -> SocketAddr {
+        self.locals.lock().get(usize::from(number)).copied().unwrap_or(NO_ADDRESS)
+    }
+}
+
+/// The links that are up.
+#[derive(Debug)]
+pub(super) struct Links<P> {
+    live: RwLock<HashMap<u32, Arc<Link<P>>>>,
+    next: AtomicU32,
+}
+
+impl<P: Copy> Links<P> {
+    pub(super) fn new() -> Self {
+        Self { live: RwLock::new(HashMap::new()), next: AtomicU32::new(1) }
+    }
+
+    pub(super) fn open(&self, peer: String) -> Result<Arc<Link<P>>, Refused> {
+        let mut live = self.live.write();
+        if live.len() >= MAX_LINKS {
+            return Err(Refused::Links);
+        }
+        let incarnation = self.next.fetch_add(1, Ordering::Relaxed);
+        let link = Arc::new(Link::new(incarnation, peer));
+        live.insert(incarnation, Arc::clone(&link));
+        Ok(link)
+    }
+
+    pub(super) fn get(&self, incarnation: u32) -> Option<Arc<Link<P>>> {
+        self.live.read().get(&incarnation).cloned()
+    }
+
+    pub(super) fn remove(&self, incarnation: u32) {
+        self.live.write().remove(&incarnation);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Link<P>>> {
+        self.live.read().values().cloned().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live.read().len()
+    }
+}

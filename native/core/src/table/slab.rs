@@ -1,0 +1,82 @@
+//! Numbered slots in blocks of fixed size: growing never moves or doubles what is there, and a block whose slots are
+//! all free is given back.
+
+const BLOCK: usize = 64;
+
+#[derive(Debug)]
+struct Block<T> {
+    slots: [Option<T>; BLOCK],
+    /// One bit for each occupied slot.
+    used: u64,
+}
+
+/// A slab. Numbers of removed slots are used again, lowest block first.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    blocks: Vec<Option<Box<Block<T>>>>,
+    /// Blocks below this one are full.
+    first_free: usize,
+    length: usize,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), first_free: 0, length: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// One more than the highest number that may be in use.
+    pub(super) fn bound(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> usize {
+        while self
+            .blocks
+            .get(self.first_free)
+            .is_some_and(|block| matches!(block, Some(b) if b.used == u64::MAX))
+        {
+            self.first_free += 1;
+        }
+        if self.first_free == self.blocks.len() {
+            self.blocks.push(None);
+        }
+        let number = self.first_free;
+        let block = self.blocks[number]
+            .get_or_insert_with(|| Box::new(Block { slots: [const { None }; BLOCK], used: 0 }));
+        let at = block.used.trailing_ones() as usize; // below BLOCK: the block is not full
+        block.slots[at] = Some(value);
+        block.used |= 1 << at;
+        self.length += 1;
+        number * BLOCK + at
+    }
+
+    pub(super) fn remove(&mut self, number: usize) -> Option<T> {
+        let at = number / BLOCK;
+        let block = self.blocks.get_mut(at)?.as_mut()?;
+        let value = block.slots[number % BLOCK].take()?;
+        block.used &= !(1 << (number % BLOCK));
+        self.length -= 1;
+        self.first_free = self.first_free.min(at);
+        if block.used == 0 {
+            self.blocks[at] = None;
+            while matches!(self.blocks.last(), Some(None)) {
+                self.blocks.pop();
+            }
+        }
+        Some(value)
+    }
+
+    pub(super) fn get(&self, number: usize) -> Option<&T> {
+        self.blocks.get(number / BLOCK)?.as_ref()?.slots[number % BLOCK].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+        self.blocks.get_mut(number / BLOCK)?.as_mut()?.slots[number % BLOCK].as_mut()
+    }
+}

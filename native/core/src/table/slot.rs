@@ -1,0 +1,223 @@
+//! What the table keeps of one connection: a small slot always, a box of queues only while there is something in them.
+
+use core::num::NonZeroU64;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::input::Input;
+use super::{Handle, Packet};
+use crate::link::{CloseReason, ReadyMode};
+
+/// How far the two ends have come with closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// Neither has closed.
+    Open,
+    /// This end closes as soon as its output is out.
+    Closing(CloseReason),
+    /// This end has closed and waits for the other.
+    CloseSent,
+    /// Both have closed (or the link is gone): the id is free, only readers of queued data are left.
+    Done,
+}
+
+/// Where the input of a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Plain bytes.
+    Stream,
+    /// Between two requests; so many bytes of the next head were searched for its end.
+    Boundary { scanned: usize },
+    /// In a request of which so many bytes were not read yet.
+    Request { left: u64, answered: bool },
+    /// Dropping the rest of a request that was answered without being read.
+    Skip { left: u64 },
+}
+
+/// One connection. At most 96 bytes; see `slot_is_small`.
+#[derive(Debug)]
+pub(super) struct Slot<P, C> {
+    pub(super) generation: NonZeroU64,
+    pub(super) id: u64,
+    pub(super) queues: Option<Box<Queues<P, C>>>,
+    pub(super) owner: Option<P>,
+    ip: [u8; 16],
+    pub(super) link: u32,
+    /// Bytes that may be sent to the peer.
+    pub(super) send_credit: u32,
+    /// Bytes received for which no new credit was granted yet.
+    pub(super) received: u32,
+    /// Second (on the caller's clock) of the last data in either direction.
+    pub(super) last_activity: u32,
+    port: u16,
+    pub(super) local: u8,
+    pub(super) flags: Flags,
+    pub(super) wire: Wire,
+}
+
+/// The truth values of a slot.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub(super) struct Flags {
+    /// Requests are framed (connections of kind http on a link).
+    pub(super) http: bool,
+    /// The client came by TLS.
+    pub(super) tls: bool,
+    ipv4: bool,
+    /// A start was asked of the host and its consumer has not finished.
+    pub(super) started: bool,
+    /// The API may not use the connection any more; it only lives on for the wire.
+    pub(super) released: bool,
+    /// Nothing more comes from the peer.
+    pub(super) input_closed: bool,
+    /// Nothing more may be sent.
+    pub(super) output_closed: bool,
+}
+
+impl<P: Copy, C> Slot<P, C> {
+    pub(super) fn new(generation: NonZeroU64, link: u32, id: u64, client: SocketAddr, now: u32) -> Self {
+        let (ip, ipv4) = match client.ip() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped().octets(), true),
+            IpAddr::V6(ip) => (ip.octets(), false),
+        };
+        Self {
+            generation,
+            id,
+            queues: None,
+            owner: None,
+            ip,
+            link,
+            send_credit: 0,
+            received: 0,
+            last_activity: now,
+            port: client.port(),
+            local: u8::MAX,
+            flags: Flags { ipv4, ..Flags::default() },
+            wire: Wire::Open,
+        }
+    }
+
+    pub(super) fn client(&self) -> SocketAddr {
+        let ip = Ipv6Addr::from(self.ip);
+        let ip = match ip.to_ipv4_mapped() {
+            Some(v4) if self.flags.ipv4 => IpAddr::V4(v4),
+            _ => IpAddr::V6(ip),
+        };
+        SocketAddr::new(ip, self.port)
+    }
+
+    pub(super) fn is(&self, handle: &Handle) -> bool {
+        self.generation.get() == handle.generation && self.id == handle.id && self.link == handle.link
+    }
+}
+
+/// A waiting reader or sender.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiter<P> {
+    pub(super) pid: P,
+    /// Identifies the wait; `None` for a reader that is answered in the original's plain form.
+    pub(super) token: Option<u64>,
+    /// For a reader in raw mode: so many bytes, 0 for all there is.
+    pub(super) length: usize,
+}
+
+/// When data is sent to the owner by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Active {
+    /// Never: it is asked for.
+    Passive,
+    /// One message, then passive.
+    Once,
+    /// Always.
+    Always,
+    /// So many messages, then passive with a notice.
+    Count(i16),
+}
+
+/// What a connection has only while something is going on.
+#[derive(Debug)]
+pub(super) struct Queues<P, C> {
+    pub(super) input: Input<C>,
+    pub(super) readers: VecDeque<Waiter<P>>,
+    pub(super) senders: VecDeque<Waiter<P>>,
+    pub(super) output: Output,
+    pub(super) active: Active,
+    pub(super) packet: Packet,
+    pub(super) framing: Framing,
+    /// In the packet modes: the request line was handed out, fields follow.
+    pub(super) in_head: bool,
+    /// In the packet modes of a connection opened from Erlang: the body that follows the head.
+    pub(super) body: Option<u64>,
+    pub(super) body_length: Option<u64>,
+    pub(super) grant: u32,
+    pub(super) ready: Option<ReadyMode>,
+    /// The connection waits in its link's queue of ready connections (or its opener was told of output).
+    pub(super) queued: bool,
+}
+
+impl<P, C> Queues<P, C> {
+    pub(super) fn new(http: bool, packet: Packet) -> Self {
+        Self {
+            input: Input::default(),
+            readers: VecDeque::new(),
+            senders: VecDeque::new(),
+            output: Output::default(),
+            active: Active::Passive,
+            packet,
+            framing: if http { Framing::Boundary { scanned: 0 } } else { Framing::Stream },
+            in_head: false,
+            body: None,
+            body_length: None,
+            grant: 0,
+            ready: None,
+            queued: false,
+        }
+    }
+}
+
+/// Bytes on their way out. Owns no heap memory when empty.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    bytes: Vec<u8>,
+    offset: usize,
+}
+
+impl Output {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.offset
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.offset > 0 {
+            self.bytes.drain(..self.offset);
+            self.offset = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn first(&self, count: usize) -> &[u8] {
+        &self.bytes[self.offset..self.offset + count]
+    }
+
+    pub(super) fn skip(&mut self, count: usize) {
+        self.offset += count;
+        if self.offset == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_is_small() {
+        let size = size_of::<Option<Slot<NonZeroU64, Vec<u8>>>>();
+        assert!(size <= 80, "a slot takes {size} bytes");
+    }
+}

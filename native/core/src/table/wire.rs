@@ -1,0 +1,419 @@
+//! What a link calls: input from its socket, output for it, its end.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::connection::Request;
+use super::input::Chunk;
+use super::link::Link;
+use super::shard::Shard;
+use super::slot::{Framing, Wire};
+use super::{End, Handle, Host, Refused, SHARDS, Table};
+use crate::limits::{
+    DATA_CHUNK, FRAMES_PER_CALL, MAX_LINK_CONNECTIONS, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL,
+    VISITS_PER_CALL, WINDOW,
+};
+use crate::link::{CloseReason, ErrorCode, Frame, Hello, Kind, Open, Role};
+
+/// What the caller has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A complete request waits on this connection and nobody reads: start a consumer and name it with
+    /// [`Table::set_owner`].
+    Start(Handle),
+}
+
+/// How a call on a link's input ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputEnd {
+    /// All of it is handled.
+    Done,
+    /// The slice is full: call again without input.
+    More,
+    /// The link has to be closed once its output is out, for this reason.
+    Stop(String),
+    /// The link was closed before.
+    Closed,
+}
+
+/// Why a frame ends the link, or nothing.
+type Verdict = Result<(), String>;
+
+const UNREAD: &str = "too much is owed to a peer that does not read";
+
+impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
+    /// A new link; its hello is queued as the first output. `software` names this end, `peer` the other in logs.
+    ///
+    /// # Errors
+    /// [`Refused::Links`].
+    pub fn link_open(&self, peer: String, software: &str) -> Result<Arc<Link<P>>, Refused> {
+        let link = self.links.open(peer)?;
+        let name = &software[..software.floor_char_boundary(MAX_NAME)];
+        let hello = Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name };
+        link.greet(&Frame::Hello(hello));
+        Ok(link)
+    }
+
+    /// Handles bytes read from a link: splits them into frames, queues data, wakes waiters. At most
+    /// [`FRAMES_PER_CALL`] frames a call. To be called by one process per link.
+    pub fn link_input<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        input: &[u8],
+        now: u32,
+        actions: &mut Vec<Action>,
+        host: &mut H,
+    ) -> InputEnd {
+        if link.is_down() {
+            return InputEnd::Closed;
+        }
+        link.bytes_in.fetch_add(input.len() as u64, Ordering::Relaxed);
+        let mut decoder = link.decoder.lock();
+        if !input.is_empty() {
+            decoder.push(input);
+        }
+        for _ in 0..FRAMES_PER_CALL {
+            let verdict = match decoder.next() {
+                Ok(Some(frame)) => {
+                    self.frame(link, frame, now, actions, host).map_err(|text| (ErrorCode::Protocol, text))
+                }
+                Ok(None) => {
+                    decoder.release();
+                    return InputEnd::Done;
+                }
+                Err(error) => Err((error.code(), error.to_string())),
+            };
+            if let Err((code, text)) = verdict {
+                // Should this not fit, the peer has long stopped reading and will not miss it.
+                let _ = link.push_control(&Frame::Error { id: 0, code, text: &text }, host);
+                return InputEnd::Stop(text);
+            }
+        }
+        InputEnd::More
+    }
+
+    fn frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        frame: Frame<'_>,
+        now: u32,
+        actions: &mut Vec<Action>,
+        host: &mut H,
+    ) -> Verdict {
+        match frame {
+            Frame::Hello(hello) if hello.role == Role::Ejabberd => {
+                Err("both ends of the link are ejabberd".into())
+            }
+            Frame::Hello(hello) => {
+                link.peer_window.store(hello.window, Ordering::Relaxed);
+                Ok(())
+            }
+            Frame::Open { id, open } => self.open_frame(link, id, &open, now, host),
+            Frame::Data { id, payload } => self.data_frame(link, id, payload, now, actions, host),
+            Frame::Close { id, .. } => self.close_frame(link, id, now, host),
+            Frame::Window { id, increment } => self.window_frame(link, id, increment, host),
+            Frame::Ping(bytes) => owe(link, &Frame::Pong(bytes), host),
+            Frame::Error { id: 0, text, .. } => Err(format!("the other end reports: {}", printable(text))),
+            Frame::Error { .. } => {
+                link.undelivered.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            // Ready goes the other way; the decoder lets no auth through.
+            Frame::Ready { .. } | Frame::Auth(_) => {
+                Err(format!("{} frame from this end of the link", frame.name()))
+            }
+            Frame::Pong(_) | Frame::Drain => Ok(()),
+        }
+    }
+
+    fn open_frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        id: u64,
+        open: &Open,
+        now: u32,
+        host: &mut H,
+    ) -> Verdict {
+        if open.kind != Kind::Http {
+            return refuse(link, id, ErrorCode::Other, "connections of kind xmpp are not served here", host);
+        }
+        let hash = self.key_hash(link.incarnation, id);
+        let mut shard = self.shard(Self::shard_of(hash));
+        if shard.find_wire(hash, link.incarnation, id).is_some() {
+            return Err(format!("open for connection {id}, which is in use"));
+        }
+        if link.connections.load(Ordering::Relaxed) >= MAX_LINK_CONNECTIONS {
+            drop(shard);
+            return refuse(link, id, ErrorCode::Limit, "too many connections on this link", host);
+        }
+        link.connections.fetch_add(1, Ordering::Relaxed);
+        link.opened.fetch_add(1, Ordering::Relaxed);
+        let place = shard.insert(link.incarnation, id, open.client, now, Some((hash, &self.hasher)));
+        if let Some(slot) = shard.slots.get_mut(place as usize) {
+            slot.flags.http = true;
+            slot.flags.tls = open.tls;
+            slot.local = link.intern_local(open.local);
+            slot.send_credit = link.peer_window.load(Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn data_frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        id: u64,
+        payload: &[u8],
+        now: u32,
+        actions: &mut Vec<Action>,
+        host: &mut H,
+    ) -> Verdict {
+        let hash = self.key_hash(link.incarnation, id);
+        let mut shard = self.shard(Self::shard_of(hash));
+        let Some(place) = shard.find_wire(hash, link.incarnation, id) else {
+            drop(shard);
+            link.undelivered.fetch_add(1, Ordering::Relaxed);
+            let text = "data for an unknown connection";
+            return owe(link, &Frame::Error { id, code: ErrorCode::UnknownConnection, text }, host);
+        };
+        let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
+        if slot.wire != Wire::Open || slot.flags.input_closed {
+            return Ok(()); // it crossed our close
+        }
+        slot.last_activity = now;
+        let refused = if payload.len() as u64 + u64::from(slot.received) > u64::from(WINDOW) {
+            Some("more data than was granted")
+        } else {
+            slot.received += payload.len() as u32; // at most WINDOW
+            slot.queues().input.push(C::copy_from(payload));
+            slot.skip_rest();
+            shard.advance(place, host);
+            None
+        };
+        let start = if refused.is_none() { due(&mut shard, place) } else { Request::Partial };
+        let refused = match start {
+            Request::Bad(text) => Some(text),
+            _ => refused,
+        };
+        let mut effect = None;
+        if refused.is_some() {
+            effect = shard.close(place, CloseReason::Protocol, now, host);
+            if let Some(slot) = shard.slots.get_mut(place as usize) {
+                slot.flags.released = true;
+                if let Some(queues) = slot.queues.as_mut() {
+                    queues.input.clear();
+                }
+            }
+            shard.set_owner(place, None);
+        }
+        let starts = matches!(start, Request::Complete(_));
+        let effect = shard.finish(place, starts).or(effect);
+        drop(shard);
+        if let Some(effect) = effect {
+            if effect.start {
+                actions.push(Action::Start(effect.handle));
+            }
+            self.apply(effect, Some(link), host);
+        }
+        match refused {
+            Some(text) => owe(link, &Frame::Error { id, code: ErrorCode::Protocol, text }, host),
+            None => Ok(()),
+        }
+    }
+
+    fn close_frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        id: u64,
+        now: u32,
+        host: &mut H,
+    ) -> Verdict {
+        let hash = self.key_hash(link.incarnation, id);
+        let mut shard = self.shard(Self::shard_of(hash));
+        let Some(place) = shard.find_wire(hash, link.incarnation, id) else { return Ok(()) };
+        let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
+        slot.last_activity = now;
+        let answered = slot.wire == Wire::CloseSent;
+        // Our own close is owed unless it is out already. What the client can no longer read is dropped with it.
+        shard.forget_id(hash, place);
+        shard.end_wire(place, End::Closed, host);
+        shard.settle(place);
+        drop(shard);
+        link.connections.fetch_sub(1, Ordering::Relaxed);
+        if answered { Ok(()) } else { owe(link, &Frame::Close { id, reason: CloseReason::Normal }, host) }
+    }
+
+    fn window_frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        id: u64,
+        increment: u32,
+        host: &mut H,
+    ) -> Verdict {
+        let hash = self.key_hash(link.incarnation, id);
+        let mut shard = self.shard(Self::shard_of(hash));
+        let Some(place) = shard.find_wire(hash, link.incarnation, id) else { return Ok(()) };
+        let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
+        let Some(credit) = slot.send_credit.checked_add(increment) else {
+            return Err(format!("credit of connection {id} out of range"));
+        };
+        slot.send_credit = credit;
+        let effect = shard.finish(place, false);
+        drop(shard);
+        if let Some(effect) = effect {
+            self.apply(effect, Some(link), host);
+        }
+        Ok(())
+    }
+
+    /// Collects output of a link: frames about the link, then one data frame from each ready connection in turn, up to
+    /// about [`OUTPUT_BATCH`] bytes. Empty: there is none, and `sender` is told once with
+    /// [`Message::LinkOutput`](super::Message::LinkOutput) when there is. To be called by one process per link.
+    pub fn link_output<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        sender: P,
+        host: &mut H,
+    ) -> Vec<u8> {
+        link.set_sender(sender);
+        loop {
+            let mut out = link.take_control();
+            let mut visits = 0;
+            while out.len() < OUTPUT_BATCH && visits < VISITS_PER_CALL {
+                let Some((slot, generation)) = link.pop_ready() else { break };
+                visits += 1;
+                self.drain(link, slot, generation, &mut out, host);
+            }
+            if !out.is_empty() {
+                link.bytes_out.fetch_add(out.len() as u64, Ordering::Relaxed);
+                return out;
+            }
+            if visits < VISITS_PER_CALL && link.fall_asleep() {
+                return out;
+            }
+        }
+    }
+
+    /// Takes what one connection has to say now; queues it again if there is more.
+    fn drain<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        slot: u32,
+        generation: u64,
+        out: &mut Vec<u8>,
+        host: &mut H,
+    ) {
+        let mut shard = self.shard(slot as usize % SHARDS);
+        let Some(place) = shard.find_ready(slot, generation) else { return };
+        let again = shard.drain(place, out);
+        shard.wake_senders(place, host);
+        shard.settle(place);
+        drop(shard);
+        if again {
+            link.push_ready(slot, generation, host);
+        }
+    }
+
+    /// The link has ended: from now on it takes no input. Its connections close as [`Table::link_sweep`] reaches them.
+    pub fn link_down(&self, link: &Link<P>) {
+        link.set_down();
+        self.links.remove(link.incarnation);
+    }
+
+    /// Closes connections of a link that is down, at most [`SWEEP_PER_CALL`] places a call. Start with 0 and call
+    /// again with what it returns until it returns `None`.
+    pub fn link_sweep<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        cursor: u64,
+        host: &mut H,
+    ) -> Option<u64> {
+        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        if number >= SHARDS {
+            return None;
+        }
+        let mut shard = self.shard(number);
+        let to = shard.slots.bound().min(from + SWEEP_PER_CALL);
+        for place in from..to {
+            if shard.slots.get(place).is_some_and(|slot| slot.link == link.incarnation) {
+                shard.link_gone(place as u32, &self.hasher, host);
+            }
+        }
+        let next = if to == shard.slots.bound() {
+            (number as u64 + 1) << 32
+        } else {
+            cursor + SWEEP_PER_CALL as u64
+        };
+        ((next >> 32) < SHARDS as u64).then_some(next)
+    }
+}
+
+/// Whether the request at the start of a connection's input needs a consumer; notes that one is being started.
+fn due<P: Copy + Eq + Hash, C: Chunk>(shard: &mut Shard<P, C>, place: u32) -> Request {
+    let Some(slot) = shard.slots.get_mut(place as usize) else { return Request::Partial };
+    if !slot.flags.http || slot.flags.started {
+        return Request::Partial;
+    }
+    let request = slot.request();
+    if let Request::Complete(total) = request {
+        slot.queues().framing = Framing::Request { left: total, answered: false };
+        slot.flags.started = true;
+    }
+    request
+}
+
+impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
+    /// Writes the frames that a ready connection has to send now: new credit, at most one data frame, then, when all
+    /// its output is out, ready and close. True: there is more.
+    fn drain(&mut self, place: u32, out: &mut Vec<u8>) -> bool {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return false };
+        let (id, credit, wire) = (slot.id, slot.send_credit, slot.wire);
+        let Some(queues) = slot.queues.as_mut() else { return false };
+        queues.queued = false;
+        if matches!(wire, Wire::CloseSent | Wire::Done) {
+            return false;
+        }
+        if queues.grant > 0 {
+            Frame::Window { id, increment: std::mem::take(&mut queues.grant) }.encode(out);
+        }
+        let count = queues.output.len().min(DATA_CHUNK).min(credit as usize);
+        if count > 0 {
+            Frame::Data { id, payload: queues.output.first(count) }.encode(out);
+            queues.output.skip(count);
+            slot.send_credit -= count as u32; // count <= credit
+        }
+        if queues.output.len() > 0 {
+            return self.queue(place);
+        }
+        if let Some(mode) = queues.ready.take() {
+            Frame::Ready { id, mode }.encode(out);
+        }
+        if let Wire::Closing(reason) = wire {
+            Frame::Close { id, reason }.encode(out);
+            slot.wire = Wire::CloseSent;
+        }
+        false
+    }
+}
+
+/// Queues a frame about the link or answers for a connection that is not there.
+fn owe<P: Copy, H: Host<Pid = P>>(link: &Link<P>, frame: &Frame<'_>, host: &mut H) -> Verdict {
+    if link.push_control(frame, host) { Ok(()) } else { Err(UNREAD.into()) }
+}
+
+/// Refuses an open: says why, and closes. The other end answers the close, which then finds no connection.
+fn refuse<P: Copy, H: Host<Pid = P>>(
+    link: &Link<P>,
+    id: u64,
+    code: ErrorCode,
+    text: &str,
+    host: &mut H,
+) -> Verdict {
+    owe(link, &Frame::Error { id, code, text }, host)?;
+    owe(link, &Frame::Close { id, reason: CloseReason::Limit }, host)
+}
+
+/// Text from the peer, fit for a log.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
