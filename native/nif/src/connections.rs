@@ -1,0 +1,205 @@
+//! NIFs about connections. Documented for users in `megaphone_nif.erl`.
+
+use megaphone_core::limits;
+use megaphone_core::table::{Closed, RecvError, Sent};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
+
+use crate::host::{Beam, data_term};
+use crate::links::connections_error;
+use crate::terms::{self, atoms, handle_from};
+use crate::{TABLE, now};
+
+fn ok_or_closed(env: Env<'_>, result: Result<(), Closed>) -> Term<'_> {
+    match result {
+        Ok(()) => atoms::ok().encode(env),
+        Err(Closed) => closed(env),
+    }
+}
+
+fn closed(env: Env<'_>) -> Term<'_> {
+    (atoms::error(), atoms::closed()).encode(env)
+}
+
+#[rustler::nif]
+fn open<'a>(env: Env<'a>, peer: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
+    let peer = terms::address_from(peer)?;
+    let packet = terms::packet_type_from(packet)?;
+    Ok(match TABLE.open(peer, packet, env.pid(), now(), &mut Beam(env)) {
+        Ok(handle) => (atoms::ok(), terms::handle(env, &handle)).encode(env),
+        Err(refused) => connections_error(env, refused),
+    })
+}
+
+#[rustler::nif]
+fn set_owner<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
+    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut Beam(env))))
+}
+
+#[rustler::nif]
+fn set_consumer<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
+    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut Beam(env))))
+}
+
+/// Bound: a copy of at most `LOCAL_QUEUE` bytes, some 100 us; what is larger is refused before it is copied.
+#[rustler::nif]
+fn put_data<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.put_data(&handle_from(handle)?, &data, now(), &mut Beam(env)) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(refused) => connections_error(env, refused),
+    })
+}
+
+/// Bound: what the queue holds is moved, not copied, beyond 128 kB.
+#[rustler::nif]
+fn recv<'a>(env: Env<'a>, handle: Term<'a>, length: usize) -> NifResult<Term<'a>> {
+    Ok(match TABLE.recv(&handle_from(handle)?, length, env.pid(), now(), &mut Beam(env)) {
+        Ok(Ok(data)) => (atoms::ok(), data_term(env, data)).encode(env),
+        Ok(Err(token)) => (atoms::wait(), token).encode(env),
+        Err(RecvError::Closed) => closed(env),
+        Err(RecvError::Invalid | RecvError::Waiters) => (atoms::error(), atoms::einval()).encode(env),
+    })
+}
+
+#[rustler::nif]
+fn get_data<'a>(env: Env<'a>, handle: Term<'a>, from: LocalPid) -> NifResult<Atom> {
+    TABLE.get_data(&handle_from(handle)?, from, now(), &mut Beam(env));
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn cancel(handle: Term<'_>, token: u64) -> NifResult<Atom> {
+    Ok(if TABLE.cancel(&handle_from(handle)?, token) { atoms::ok() } else { atoms::gone() })
+}
+
+/// Bound: a copy of at most `OUTPUT_QUEUE` bytes.
+#[rustler::nif]
+fn send<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.send(&handle_from(handle)?, &data, env.pid(), now(), &mut Beam(env)) {
+        Ok(Sent::All) => atoms::ok().encode(env),
+        Ok(Sent::Wait { accepted, token }) => (atoms::wait(), accepted, token).encode(env),
+        Err(Closed) => closed(env),
+    })
+}
+
+#[rustler::nif]
+fn set_active<'a>(env: Env<'a>, handle: Term<'a>, active: Term<'a>) -> NifResult<Term<'a>> {
+    let Ok(active) = terms::active_from(active) else {
+        return Ok((atoms::error(), atoms::einval()).encode(env));
+    };
+    Ok(ok_or_closed(env, TABLE.set_active(&handle_from(handle)?, active, &mut Beam(env))))
+}
+
+#[rustler::nif]
+fn set_packet<'a>(env: Env<'a>, handle: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
+    let packet = terms::packet_type_from(packet)?;
+    Ok(ok_or_closed(env, TABLE.set_packet(&handle_from(handle)?, packet, &mut Beam(env))))
+}
+
+#[rustler::nif]
+fn peername<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.peername(&handle_from(handle)?) {
+        Ok(address) => (atoms::ok(), terms::address(env, &address)).encode(env),
+        Err(Closed) => closed(env),
+    })
+}
+
+#[rustler::nif]
+fn sockname<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.sockname(&handle_from(handle)?) {
+        Ok(address) => (atoms::ok(), terms::address(env, &address)).encode(env),
+        Err(Closed) => closed(env),
+    })
+}
+
+#[rustler::nif]
+fn close<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Atom> {
+    TABLE.close(&handle_from(handle)?, now(), &mut Beam(env));
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn shutdown<'a>(env: Env<'a>, handle: Term<'a>, how: Atom) -> NifResult<Term<'a>> {
+    let (read, write) = match how {
+        how if how == atoms::read() => (true, false),
+        how if how == atoms::write() => (false, true),
+        how if how == atoms::read_write() => (true, true),
+        _ => return Err(rustler::Error::BadArg),
+    };
+    Ok(ok_or_closed(env, TABLE.shutdown(&handle_from(handle)?, read, write, now(), &mut Beam(env))))
+}
+
+#[rustler::nif]
+fn output<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.output(&handle_from(handle)?, &mut Beam(env)) {
+        Ok(Some(bytes)) => (atoms::ok(), bytes.into_term(env)).encode(env),
+        Ok(None) => atoms::empty().encode(env),
+        Err(Closed) => closed(env),
+    })
+}
+
+#[rustler::nif]
+fn info<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    let handle = handle_from(handle)?;
+    let Ok(info) = TABLE.info(&handle) else { return Ok(closed(env)) };
+    let idle = now().saturating_sub(info.last_activity);
+    let owner = info.owner.map_or_else(|| atoms::undefined().encode(env), |owner| owner.encode(env));
+    let map = terms::map(
+        env,
+        &[
+            ("link", handle.link.encode(env)),
+            ("active", terms::active(env, info.active)),
+            ("packet", terms::packet_type(info.packet).encode(env)),
+            ("readers", info.readers.encode(env)),
+            ("senders", info.senders.encode(env)),
+            ("input_bytes", info.input.encode(env)),
+            ("output_bytes", info.output.encode(env)),
+            ("owner", owner),
+            ("tls", info.tls.encode(env)),
+            ("idle_seconds", idle.encode(env)),
+        ],
+    );
+    Ok((atoms::ok(), map).encode(env))
+}
+
+/// Visits every connection, so it runs on a dirty scheduler; a shard is locked for some 50 us per 16,000 connections.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn stats(env: Env<'_>) -> Term<'_> {
+    let stats = TABLE.stats();
+    terms::map(
+        env,
+        &[
+            ("links", stats.links.encode(env)),
+            ("connections", stats.connections.encode(env)),
+            ("local", stats.local.encode(env)),
+            ("busy", stats.busy.encode(env)),
+            ("waiters", stats.waiters.encode(env)),
+            ("watched", stats.watched.encode(env)),
+            ("input_bytes", stats.input_bytes.encode(env)),
+            ("output_bytes", stats.output_bytes.encode(env)),
+        ],
+    )
+}
+
+#[rustler::nif]
+fn limits(env: Env<'_>) -> Term<'_> {
+    terms::map(
+        env,
+        &[
+            ("max_payload", limits::MAX_PAYLOAD.encode(env)),
+            ("data_chunk", limits::DATA_CHUNK.encode(env)),
+            ("window", limits::WINDOW.encode(env)),
+            ("max_head", limits::MAX_HEAD.encode(env)),
+            ("max_headers", limits::MAX_HEADERS.encode(env)),
+            ("small_body", limits::SMALL_BODY.encode(env)),
+            ("local_queue", limits::LOCAL_QUEUE.encode(env)),
+            ("output_queue", limits::OUTPUT_QUEUE.encode(env)),
+            ("max_waiters", limits::MAX_WAITERS.encode(env)),
+            ("max_recv", limits::MAX_RECV.encode(env)),
+            ("max_links", limits::MAX_LINKS.encode(env)),
+            ("max_link_connections", limits::MAX_LINK_CONNECTIONS.encode(env)),
+            ("max_local_connections", limits::MAX_LOCAL_CONNECTIONS.encode(env)),
+            ("max_control", limits::MAX_CONTROL.encode(env)),
+            ("frames_per_call", limits::FRAMES_PER_CALL.encode(env)),
+        ],
+    )
+}

@@ -1,0 +1,151 @@
+//! What the core's table needs of the BEAM.
+
+use std::sync::LazyLock;
+
+use megaphone_core::table::{Chunk, Data, End, Host, Message};
+use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+
+use crate::TABLE;
+use crate::terms::{self, atoms};
+
+/// A process.
+pub(crate) type Pid = LocalPid;
+
+/// Bytes that are kept: a binary of the VM, so that handing it to a process copies nothing.
+pub(crate) struct Bin(rustler::OwnedBinary);
+
+impl AsRef<[u8]> for Bin {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl Chunk for Bin {
+    fn copy_from(bytes: &[u8]) -> Self {
+        Self(rustler::OwnedBinary::from_slice(bytes))
+    }
+}
+
+impl Bin {
+    pub(crate) fn into_term(self, env: Env<'_>) -> Term<'_> {
+        // Small binaries live on the process's heap: a reference-counted one costs more than it holds.
+        if self.0.len() <= 64 {
+            let mut small = rustler::NewBinary::new(env, self.0.len());
+            small.as_mut_slice().copy_from_slice(self.0.as_slice());
+            small.into()
+        } else {
+            self.0.release(env).to_term(env)
+        }
+    }
+}
+
+/// The resource on which all monitors are placed. Its `down` callback runs in the dying process, outside of any call
+/// of this library, and so under none of the table's locks.
+pub(crate) struct Watcher;
+
+impl Resource for Watcher {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        TABLE.process_down(pid, crate::now(), &mut Beam(env));
+    }
+}
+
+/// Watchers: several, so that monitors of different processes seldom meet at one lock of the VM. Made at first use,
+/// because the VM completes a resource type only when `load` has returned: what is made inside has no `down`.
+static WATCHERS: LazyLock<Vec<ResourceArc<Watcher>>> =
+    LazyLock::new(|| (0..WATCHER_COUNT).map(|_| ResourceArc::new(Watcher)).collect());
+
+const WATCHER_COUNT: usize = 64;
+
+/// The VM, as seen from one call.
+pub(crate) struct Beam<'a>(pub(crate) Env<'a>);
+
+impl Host for Beam<'_> {
+    type Pid = Pid;
+    type Chunk = Bin;
+
+    fn deliver(&mut self, to: Pid, message: Message<Bin>) {
+        let term = encode(self.0, message);
+        // A process that has ended meanwhile reads no messages.
+        let _ = self.0.send(&to, term);
+    }
+
+    fn is_alive(&mut self, pid: Pid) -> bool {
+        pid.is_alive(self.0)
+    }
+
+    fn monitor(&mut self, pid: Pid) -> bool {
+        let at = pid.encode(self.0).hash_internal(0) as usize % WATCHER_COUNT;
+        self.0.monitor(&WATCHERS[at], &pid).is_some()
+    }
+}
+
+fn encode<'a>(env: Env<'a>, message: Message<Bin>) -> Term<'a> {
+    match message {
+        Message::Answer { token, result } => {
+            let result = match result {
+                Ok(data) => (atoms::ok(), data_term(env, data)).encode(env),
+                Err(_) => (atoms::error(), atoms::closed()).encode(env),
+            };
+            (atoms::megaphone(), token, result).encode(env)
+        }
+        Message::Plain(Ok(data)) => (atoms::ok(), data_term(env, data)).encode(env),
+        Message::Plain(Err(End::Closed)) => (atoms::error(), atoms::closed()).encode(env),
+        Message::Plain(Err(End::Shutdown)) => (atoms::shutdown(),).encode(env),
+        Message::Room { token, result } => {
+            let result = match result {
+                Ok(()) => atoms::ok().encode(env),
+                Err(_) => (atoms::error(), atoms::closed()).encode(env),
+            };
+            (atoms::megaphone(), token, result).encode(env)
+        }
+        Message::Active(handle, data) => {
+            let tag = match data {
+                Data::Bytes(_) => atoms::tcp(),
+                Data::Line { .. } => atoms::http(),
+            };
+            (tag, terms::socket(env, &handle), data_term(env, data)).encode(env)
+        }
+        Message::ActiveClosed(handle) => (atoms::tcp_closed(), terms::socket(env, &handle)).encode(env),
+        Message::Passive(handle) => (atoms::tcp_passive(), terms::socket(env, &handle)).encode(env),
+        Message::LinkOutput => atoms::megaphone_output().encode(env),
+        Message::Output(handle) => (atoms::megaphone_output(), terms::handle(env, &handle)).encode(env),
+    }
+}
+
+/// Data for a reader. Bytes that came in several pieces are given as a list of them (an iolist): joining megabytes
+/// would take longer than a call may.
+pub(crate) fn data_term<'a>(env: Env<'a>, data: Data<Bin>) -> Term<'a> {
+    match data {
+        Data::Bytes(mut chunks) if chunks.len() == 1 => {
+            chunks.pop().map_or_else(|| env.error_tuple(atoms::closed()), |chunk| chunk.into_term(env))
+        }
+        Data::Bytes(chunks) if chunks.iter().map(|chunk| chunk.as_ref().len()).sum::<usize>() <= JOIN => {
+            join(env, &chunks).into()
+        }
+        Data::Bytes(chunks) => {
+            chunks.into_iter().map(|chunk| chunk.into_term(env)).collect::<Vec<_>>().encode(env)
+        }
+        Data::Line { packet, field, bytes } => terms::packet(
+            env,
+            packet,
+            field,
+            &bytes.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>(),
+        ),
+    }
+}
+
+/// Bytes that are joined here at most; copying them takes some 10 us.
+const JOIN: usize = 131_072;
+
+fn join<'a>(env: Env<'a>, chunks: &[Bin]) -> rustler::NewBinary<'a> {
+    let mut joined = rustler::NewBinary::new(env, chunks.iter().map(|chunk| chunk.as_ref().len()).sum());
+    let mut rest = joined.as_mut_slice();
+    for chunk in chunks {
+        let (here, after) = rest.split_at_mut(chunk.as_ref().len());
+        here.copy_from_slice(chunk.as_ref());
+        rest = after;
+    }
+    joined
+}

@@ -1,0 +1,40 @@
+//! The NIF library: terms in, one call of `megaphone-core`, terms out.
+//!
+//! * `host`: what the core's table needs of the BEAM: processes, binaries, messages, monitors
+//! * `terms`: conversion of handles, addresses, packets
+//! * `links`: NIFs about links
+//! * `connections`: NIFs about connections
+//!
+//! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
+//! Panics become Erlang exceptions (rustler unwinds); none can be caused by a peer.
+
+mod connections;
+mod host;
+mod links;
+mod terms;
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use megaphone_core::table::Table;
+use rustler::{Env, Term};
+
+use host::{Bin, Pid};
+
+/// The one table of the node. It lives as long as the library, which is never unloaded (see `load`).
+static TABLE: LazyLock<Table<Pid, Bin>> = LazyLock::new(Table::new);
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Seconds since the library was loaded: the clock of the table's activity times.
+fn now() -> u32 {
+    START.elapsed().as_secs() as u32 // 136 years
+}
+
+fn load(env: Env<'_>, _info: Term<'_>) -> bool {
+    LazyLock::force(&START);
+    LazyLock::force(&TABLE);
+    env.register::<links::LinkRef>().is_ok() && env.register::<host::Watcher>().is_ok()
+}
+
+rustler::init!("megaphone_nif", load = load);

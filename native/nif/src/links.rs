@@ -1,0 +1,104 @@
+//! NIFs about links. Documented for users in `megaphone_nif.erl`.
+
+use std::sync::Arc;
+
+use megaphone_core::table::{Action, InputEnd, Link, Refused};
+use rustler::{Atom, Binary, Encoder, Env, Resource, ResourceArc, Term};
+
+use crate::host::{Beam, Pid};
+use crate::terms::{self, atoms};
+use crate::{TABLE, now};
+
+/// A link, as Erlang holds it. When the last reference goes, only memory goes: the end of a link is told by
+/// `link_down`, which `megaphone_links` calls whatever happens.
+pub(crate) struct LinkRef(Arc<Link<Pid>>);
+
+impl Resource for LinkRef {}
+
+/// How this end names itself in hello.
+const SOFTWARE: &str = concat!("megaphone/", env!("CARGO_PKG_VERSION"));
+
+#[rustler::nif]
+fn link_open<'a>(env: Env<'a>, peer: Binary<'a>) -> Term<'a> {
+    let peer = String::from_utf8_lossy(&peer[..peer.len().min(256)]).into_owned();
+    match TABLE.link_open(peer, SOFTWARE) {
+        Ok(link) => (atoms::ok(), ResourceArc::new(LinkRef(link))).encode(env),
+        Err(refused) => connections_error(env, refused),
+    }
+}
+
+/// Bound: `FRAMES_PER_CALL` frames and the copy of one chunk (callers read at most 64 kB at once).
+#[rustler::nif]
+fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -> Term<'a> {
+    let mut actions = Vec::new();
+    let end = TABLE.link_input(&link.0, &chunk, now(), &mut actions, &mut Beam(env));
+    let actions: Vec<Term<'a>> = actions
+        .iter()
+        .map(|Action::Start(handle)| (atoms::start(), terms::handle(env, handle)).encode(env))
+        .collect();
+    match end {
+        InputEnd::Done => (atoms::ok(), actions).encode(env),
+        InputEnd::More => (atoms::more(), actions).encode(env),
+        InputEnd::Stop(reason) => (atoms::stop(), binary(env, reason.as_bytes()), actions).encode(env),
+        InputEnd::Closed => (atoms::error(), atoms::closed()).encode(env),
+    }
+}
+
+/// Bound: `OUTPUT_BATCH` bytes and `VISITS_PER_CALL` connections.
+#[rustler::nif]
+fn link_output<'a>(env: Env<'a>, link: ResourceArc<LinkRef>) -> Term<'a> {
+    let output = TABLE.link_output(&link.0, env.pid(), &mut Beam(env));
+    if output.is_empty() {
+        atoms::empty().encode(env)
+    } else {
+        (atoms::ok(), vec![binary(env, &output)]).encode(env)
+    }
+}
+
+#[rustler::nif]
+fn link_down(link: ResourceArc<LinkRef>) -> Atom {
+    TABLE.link_down(&link.0);
+    atoms::ok()
+}
+
+/// Bound: `SWEEP_PER_CALL` places.
+#[rustler::nif]
+fn link_sweep<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, cursor: u64) -> Term<'a> {
+    match TABLE.link_sweep(&link.0, cursor, &mut Beam(env)) {
+        Some(next) => (atoms::more(), next).encode(env),
+        None => atoms::done().encode(env),
+    }
+}
+
+#[rustler::nif]
+fn link_info(env: Env<'_>, link: ResourceArc<LinkRef>) -> Term<'_> {
+    let info = TABLE.link_info(&link.0);
+    terms::map(
+        env,
+        &[
+            ("link", info.incarnation.encode(env)),
+            ("peer", binary(env, info.peer.as_bytes())),
+            ("connections", info.connections.encode(env)),
+            ("opened", info.opened.encode(env)),
+            ("bytes_in", info.bytes_in.encode(env)),
+            ("bytes_out", info.bytes_out.encode(env)),
+            ("undelivered", info.undelivered.encode(env)),
+        ],
+    )
+}
+
+pub(crate) fn connections_error(env: Env<'_>, refused: Refused) -> Term<'_> {
+    let limit = |name: Atom| (atoms::error(), (atoms::limit(), name)).encode(env);
+    match refused {
+        Refused::Closed => (atoms::error(), atoms::closed()).encode(env),
+        Refused::QueueBytes => limit(atoms::queue_bytes()),
+        Refused::Connections => limit(atoms::connections()),
+        Refused::Links => limit(atoms::links()),
+    }
+}
+
+pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut term = rustler::NewBinary::new(env, bytes.len());
+    term.as_mut_slice().copy_from_slice(bytes);
+    term.into()
+}

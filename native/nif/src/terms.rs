@@ -1,0 +1,190 @@
+//! Conversion of handles, addresses and packets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use megaphone_core::packet::{self, FIELDS, HttpPacket, MAX_TITLE_CASE, METHODS, Uri};
+use megaphone_core::table::{Active, Handle, Packet};
+use rustler::types::atom::Atom;
+use rustler::types::tuple::make_tuple;
+use rustler::{Encoder, Env, Error, NifResult, Term};
+
+/// The atoms of this library.
+#[allow(missing_docs, non_snake_case)]
+pub(crate) mod atoms {
+    rustler::atoms! {
+        ok, error, closed, einval, limit, links, connections, queue_bytes, wait, gone, more, stop, start, done, empty,
+        megaphone, megaphone_output, megaphone_socket, inet = "$inet",
+        shutdown, tcp, tcp_closed, tcp_passive, once, read, write, read_write,
+        raw, http, http_bin, httph, httph_bin, https,
+        http_request, http_response, http_header, http_eoh, http_error,
+        abs_path, absoluteURI = "absoluteURI", scheme, undefined, star = "*",
+    }
+}
+
+pub(crate) fn handle<'a>(env: Env<'a>, handle: &Handle) -> Term<'a> {
+    (handle.link, handle.id, handle.slot, handle.generation).encode(env)
+}
+
+pub(crate) fn handle_from(term: Term<'_>) -> NifResult<Handle> {
+    let (link, id, slot, generation) = term.decode()?;
+    Ok(Handle { link, id, slot, generation })
+}
+
+/// `{'$inet', megaphone_socket, Handle}`
+pub(crate) fn socket<'a>(env: Env<'a>, of: &Handle) -> Term<'a> {
+    (atoms::inet(), atoms::megaphone_socket(), handle(env, of)).encode(env)
+}
+
+pub(crate) fn address<'a>(env: Env<'a>, address: &SocketAddr) -> Term<'a> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().encode_tuple(env),
+        IpAddr::V6(ip) => ip.segments().encode_tuple(env),
+    };
+    (ip, address.port()).encode(env)
+}
+
+pub(crate) fn address_from(term: Term<'_>) -> NifResult<SocketAddr> {
+    let (ip, port): (Term<'_>, u16) = term.decode()?;
+    let ip = match ip.decode::<(u8, u8, u8, u8)>() {
+        Ok((a, b, c, d)) => IpAddr::from([a, b, c, d]),
+        Err(_) => {
+            let parts = rustler::types::tuple::get_tuple(ip)?;
+            let segments: Vec<u16> = parts.into_iter().map(Term::decode).collect::<NifResult<_>>()?;
+            IpAddr::from(<[u16; 8]>::try_from(segments).map_err(|_| Error::BadArg)?)
+        }
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+trait EncodeTuple {
+    fn encode_tuple<'a>(&self, env: Env<'a>) -> Term<'a>;
+}
+
+impl<T: Encoder, const N: usize> EncodeTuple for [T; N] {
+    fn encode_tuple<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let terms: Vec<Term<'a>> = self.iter().map(|part| part.encode(env)).collect();
+        make_tuple(env, &terms)
+    }
+}
+
+pub(crate) fn packet_type(packet: Packet) -> Atom {
+    match packet {
+        Packet::Raw => atoms::raw(),
+        Packet::Http => atoms::http(),
+        Packet::HttpBin => atoms::http_bin(),
+        Packet::Httph => atoms::httph(),
+        Packet::HttphBin => atoms::httph_bin(),
+    }
+}
+
+pub(crate) fn packet_type_from(atom: Atom) -> NifResult<Packet> {
+    [Packet::Raw, Packet::Http, Packet::HttpBin, Packet::Httph, Packet::HttphBin]
+        .into_iter()
+        .find(|packet| packet_type(*packet) == atom)
+        .ok_or(Error::BadArg)
+}
+
+pub(crate) fn active<'a>(env: Env<'a>, active: Active) -> Term<'a> {
+    match active {
+        Active::Passive => false.encode(env),
+        Active::Once => atoms::once().encode(env),
+        Active::Always => true.encode(env),
+        Active::Count(count) => count.encode(env),
+    }
+}
+
+pub(crate) fn active_from(term: Term<'_>) -> NifResult<Active> {
+    if let Ok(always) = term.decode::<bool>() {
+        return Ok(if always { Active::Always } else { Active::Passive });
+    }
+    if let Ok(count) = term.decode::<i16>() {
+        return Ok(Active::Count(count));
+    }
+    let atom: Atom = term.decode()?;
+    if atom == atoms::once() { Ok(Active::Once) } else { Err(Error::BadArg) }
+}
+
+/// One HTTP packet as `erlang:decode_packet/3` gives it.
+pub(crate) fn packet<'a>(env: Env<'a>, kind: Packet, field: bool, line: &[u8]) -> Term<'a> {
+    let binary = matches!(kind, Packet::HttpBin | Packet::HttphBin);
+    let text = |bytes: &[u8]| string(env, bytes, binary);
+    let decoded = if field { packet::field_line(line) } else { packet::start_line(line) };
+    match decoded {
+        HttpPacket::Request { method, uri, version } => {
+            let method = match METHODS.iter().position(|known| known.as_bytes() == method) {
+                Some(at) => known_atoms(env).methods[at].encode(env),
+                None => text(method),
+            };
+            (atoms::http_request(), method, uri_term(env, uri, binary), version).encode(env)
+        }
+        HttpPacket::Response { version, status, phrase } => {
+            (atoms::http_response(), version, status, text(phrase)).encode(env)
+        }
+        HttpPacket::Field { name, value } => {
+            let (index, given) = match packet::field_index(name) {
+                Some(at) => (at + 1, known_atoms(env).fields[at].encode(env)),
+                None if name.len() <= MAX_TITLE_CASE => (0, text(&packet::title_case(name))),
+                None => (0, text(name)),
+            };
+            (atoms::http_header(), index, given, text(name), text(value)).encode(env)
+        }
+        HttpPacket::EndOfHead => atoms::http_eoh().encode(env),
+        HttpPacket::Error(line) => (atoms::http_error(), text(line)).encode(env),
+    }
+}
+
+fn uri_term<'a>(env: Env<'a>, uri: Uri<'_>, binary: bool) -> Term<'a> {
+    let text = |bytes: &[u8]| string(env, bytes, binary);
+    match uri {
+        Uri::Star => atoms::star().encode(env),
+        Uri::Path(path) => (atoms::abs_path(), text(path)).encode(env),
+        Uri::Absolute { https, host, port, path } => {
+            let scheme = if https { atoms::https() } else { atoms::http() };
+            let port = port.map_or_else(|| atoms::undefined().encode(env), |port| port.encode(env));
+            (atoms::absoluteURI(), scheme, text(host), port, text(path)).encode(env)
+        }
+        Uri::Scheme(scheme, rest) => (atoms::scheme(), text(scheme), text(rest)).encode(env),
+        Uri::Other(target) => text(target),
+    }
+}
+
+/// A string as the packet mode wants it: a binary, or a list of bytes.
+fn string<'a>(env: Env<'a>, bytes: &[u8], binary: bool) -> Term<'a> {
+    if binary {
+        let mut term = rustler::NewBinary::new(env, bytes.len());
+        term.as_mut_slice().copy_from_slice(bytes);
+        term.into()
+    } else {
+        bytes.encode(env)
+    }
+}
+
+/// The atoms for known methods and field names: a fixed set, never from input.
+struct Known {
+    methods: Vec<Atom>,
+    fields: Vec<Atom>,
+}
+
+fn known_atoms(env: Env<'_>) -> &'static Known {
+    static KNOWN: std::sync::OnceLock<Known> = std::sync::OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let all = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| Atom::from_str(env, name).unwrap_or_else(|_| atoms::undefined()))
+                .collect()
+        };
+        Known { methods: all(&METHODS), fields: all(&FIELDS) }
+    })
+}
+
+/// A map with atom keys, all of them literals of this library.
+pub(crate) fn map<'a>(env: Env<'a>, pairs: &[(&str, Term<'a>)]) -> Term<'a> {
+    let mut map = Term::map_new(env);
+    for (key, value) in pairs {
+        if let Ok(key) = Atom::from_str(env, key) {
+            map = map.map_put(key.encode(env), *value).unwrap_or(map);
+        }
+    }
+    map
+}
