@@ -150,3 +150,33 @@ pub const ACCEPT_PAUSE: u32 = 100;
 /// Descriptors of a connection manager that are not for clients: listener, link, poll, signals, logs, and spare ones
 /// for name resolution.
 pub const SPARE_DESCRIPTORS: u64 = 64;
+
+/// The limits of one connection table that hold memory; the defaults are the constants above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableLimits {
+    /// See [`LOCAL_QUEUE`].
+    pub local_queue: usize,
+    /// See [`OUTPUT_QUEUE`].
+    pub output_queue: usize,
+    /// See [`MAX_WAITERS`].
+    pub waiters: usize,
+    /// See [`MAX_LINKS`].
+    pub links: usize,
+    /// See [`MAX_LINK_CONNECTIONS`].
+    pub link_connections: usize,
+    /// See [`MAX_LOCAL_CONNECTIONS`].
+    pub local_connections: usize,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self {
+            local_queue: LOCAL_QUEUE,
+            output_queue: OUTPUT_QUEUE,
+            waiters: MAX_WAITERS,
+            links: MAX_LINKS,
+            link_connections: MAX_LINK_CONNECTIONS,
+            local_connections: MAX_LOCAL_CONNECTIONS,
+        }
+    }
+}

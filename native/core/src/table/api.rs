@@ -9,7 +9,7 @@ use super::input::Chunk;
 use super::shard::Shard;
 use super::slot::{Active, Framing, Queues, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
-use crate::limits::{LOCAL_QUEUE, MAX_LOCAL_CONNECTIONS, MAX_RECV, MAX_WAITERS, OUTPUT_QUEUE};
+use crate::limits::MAX_RECV;
 use crate::link::{CloseReason, ReadyMode};
 
 /// What became of a send.
@@ -70,7 +70,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Opens a connection without a link. The owner puts input and takes output; its death closes the connection.
     ///
     /// # Errors
-    /// [`Refused::Connections`] at [`MAX_LOCAL_CONNECTIONS`].
+    /// [`Refused::Connections`] at [`MAX_LOCAL_CONNECTIONS`](crate::limits::MAX_LOCAL_CONNECTIONS).
     pub fn open<H: Host<Pid = P, Chunk = C>>(
         &self,
         client: SocketAddr,
@@ -79,14 +79,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         now: u32,
         host: &mut H,
     ) -> Result<Handle, Refused> {
+        if self.locals.fetch_add(1, Ordering::Relaxed) >= self.limits.local_connections {
+            self.locals.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Connections);
+        }
         let id = self.next_local.fetch_add(1, Ordering::Relaxed);
         let number = Self::shard_of(self.key_hash(0, id));
         let handle = {
             let mut shard = self.shard(number);
-            // The limit is kept by shard: a count of all would be a word that every open and close fights for.
-            if shard.slots.len() >= MAX_LOCAL_CONNECTIONS / SHARDS * 2 {
-                return Err(Refused::Connections);
-            }
             let place = shard.insert(0, id, client, now, None);
             shard.set_owner(place, Some(owner));
             if let Some(slot) = shard.slots.get_mut(place as usize)
@@ -121,7 +121,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             return Ok(());
         }
         let queues = slot.queues();
-        if queues.input.len() + data.len() > LOCAL_QUEUE {
+        if queues.input.len() + data.len() > self.limits.local_queue {
             return Err(Refused::QueueBytes);
         }
         queues.input.push(C::copy_from(data));
@@ -151,7 +151,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let place = shard.find(handle).ok_or(RecvError::Closed)?;
         let token = shard.next_token();
         let waiter = Waiter { pid, token: Some(token), length };
-        let result = read(&mut shard, place, waiter);
+        let result = read(&mut shard, place, waiter, self.limits.waiters);
         let effect = shard.finish(place, false);
         drop(shard);
         if let Some(effect) = effect {
@@ -171,7 +171,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             host.deliver(from, Message::Plain(Err(End::Closed)));
             return;
         };
-        let waits = match read(&mut shard, place, waiter) {
+        let waits = match read(&mut shard, place, waiter, self.limits.waiters) {
             Ok(None) => true,
             Ok(Some(data)) => {
                 host.deliver(from, Message::Plain(Ok(data)));
@@ -211,7 +211,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         true
     }
 
-    /// Queues output, as much as fits into [`OUTPUT_QUEUE`] bytes; senders that have to wait are served in order.
+    /// Queues output, as much as fits into [`OUTPUT_QUEUE`](crate::limits::OUTPUT_QUEUE) bytes; senders that have to wait are served in order.
     ///
     /// # Errors
     /// [`Closed`].
@@ -234,8 +234,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let owner = slot.owner;
         let local = slot.link == 0;
         let queues = slot.queues();
-        let room =
-            if queues.senders.is_empty() { OUTPUT_QUEUE.saturating_sub(queues.output.len()) } else { 0 };
+        let room = if queues.senders.is_empty() {
+            self.limits.output_queue.saturating_sub(queues.output.len())
+        } else {
+            0
+        };
         let accepted = room.min(data.len());
         queues.output.push(&data[..accepted]);
         if let Framing::Request { answered, .. } = &mut queues.framing {
@@ -245,7 +248,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         queues.queued |= tell;
         let sent = if accepted == data.len() {
             Sent::All
-        } else if queues.senders.len() >= MAX_WAITERS {
+        } else if queues.senders.len() >= self.limits.waiters {
             return Err(Closed);
         } else {
             queues.senders.push_back(Waiter { pid, token: Some(token), length: 0 });
@@ -291,7 +294,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         let taken = C::copy_from(queues.output.first(count));
         queues.output.clear();
-        shard.wake_senders(place, host);
+        shard.wake_senders(place, self.limits.output_queue, host);
         shard.settle(place);
         Ok(Some(taken))
     }
@@ -453,14 +456,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         let mut effect = None;
         if write && let Some(slot) = shard.slots.get_mut(place as usize) {
-            let was_closed = slot.flags.input_closed;
             slot.flags.output_closed = true;
             slot.last_activity = now;
             if slot.wire == Wire::Open && slot.link != 0 {
-                slot.queues();
+                slot.queues(); // the close frame is due: the connection must be able to stand in the queue
                 slot.wire = Wire::Closing(CloseReason::Normal);
             }
-            slot.flags.input_closed = was_closed;
             effect = shard.finish(place, false);
         }
         drop(shard);
@@ -556,6 +557,7 @@ fn read<P: Copy + Eq + Hash, C: Chunk>(
     shard: &mut Shard<P, C>,
     place: u32,
     waiter: Waiter<P>,
+    most: usize,
 ) -> Result<Option<Data<C>>, RecvError> {
     let slot = shard.slots.get_mut(place as usize).ok_or(RecvError::Closed)?;
     let queues = slot.queues();
@@ -569,7 +571,7 @@ fn read<P: Copy + Eq + Hash, C: Chunk>(
             slot.grant();
             Ok(Some(data))
         }
-        Next::Wait if slot.queues().readers.len() >= MAX_WAITERS => Err(RecvError::Waiters),
+        Next::Wait if slot.queues().readers.len() >= most => Err(RecvError::Waiters),
         Next::Wait => {
             slot.queues().readers.push_back(waiter);
             slot.grant();

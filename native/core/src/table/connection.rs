@@ -8,7 +8,7 @@ use super::shard::{Effect, Shard, Waiting};
 use super::slot::{Active, Framing, Queues, Slot, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Message, Packet};
 use crate::http::head::{self, Body};
-use crate::limits::{LOCAL_QUEUE, MAX_RECV, OUTPUT_QUEUE, SMALL_BODY, WINDOW};
+use crate::limits::{LOCAL_QUEUE, MAX_RECV, SMALL_BODY, WINDOW};
 use crate::link::{CloseReason, ReadyMode};
 
 /// What a reader gets.
@@ -339,22 +339,25 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         }
     }
 
-    /// Lets blocked senders go on when at least half of the output queue is free.
-    pub(super) fn wake_senders<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, host: &mut H) {
+    /// Lets blocked senders go on when at least half of the output queue is free. All of them: one that was told and
+    /// then died must not keep the others waiting.
+    pub(super) fn wake_senders<H: Host<Pid = P, Chunk = C>>(
+        &mut self,
+        place: u32,
+        queue: usize,
+        host: &mut H,
+    ) {
         let (slots, waiting) = (&mut self.slots, &mut self.waiting);
         let Some(queues) = slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) else {
             return;
         };
-        if queues.output.len() > OUTPUT_QUEUE / 2 {
+        if queues.output.len() > queue / 2 {
             return;
         }
-        while let Some(waiter) = queues.senders.pop_front() {
+        for waiter in std::mem::take(&mut queues.senders) {
             waiting.remove(waiter.pid, place);
-            if host.is_alive(waiter.pid) {
-                let token = waiter.token.unwrap_or_default(); // senders always have one
-                host.deliver(waiter.pid, Message::Room { token, result: Ok(()) });
-                return;
-            }
+            let token = waiter.token.unwrap_or_default(); // senders always have one
+            host.deliver(waiter.pid, Message::Room { token, result: Ok(()) });
         }
     }
 }

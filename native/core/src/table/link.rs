@@ -9,7 +9,7 @@ use crossbeam_queue::SegQueue;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Host, Message, NO_ADDRESS, Refused};
-use crate::limits::{MAX_CONTROL, MAX_LINKS, MAX_LOCAL_ADDRESSES};
+use crate::limits::{MAX_CONTROL, MAX_LOCAL_ADDRESSES};
 use crate::link::{Decoder, Frame};
 
 /// A link that is up, or was.
@@ -154,16 +154,17 @@ impl<P: Copy> Link<P> {
 pub(super) struct Links<P> {
     live: RwLock<HashMap<u32, Arc<Link<P>>>>,
     next: AtomicU32,
+    limit: usize,
 }
 
 impl<P: Copy> Links<P> {
-    pub(super) fn new() -> Self {
-        Self { live: RwLock::new(HashMap::new()), next: AtomicU32::new(1) }
+    pub(super) fn new(limit: usize) -> Self {
+        Self { live: RwLock::new(HashMap::new()), next: AtomicU32::new(1), limit }
     }
 
     pub(super) fn open(&self, peer: String) -> Result<Arc<Link<P>>, Refused> {
         let mut live = self.live.write();
-        if live.len() >= MAX_LINKS {
+        if live.len() >= self.limit {
             return Err(Refused::Links);
         }
         let incarnation = self.next.fetch_add(1, Ordering::Relaxed);

@@ -39,7 +39,7 @@ mod wire;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -51,6 +51,7 @@ pub use link::Link;
 pub use slot::Active;
 pub use wire::{Action, InputEnd};
 
+use crate::limits::TableLimits;
 use link::Links;
 use shard::{Effect, Shard};
 use watch::Watched;
@@ -199,6 +200,8 @@ pub struct Table<P, C> {
     watched: Watched<P>,
     links: Links<P>,
     next_local: AtomicU64,
+    locals: Arc<AtomicUsize>,
+    limits: TableLimits,
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Default for Table<P, C> {
@@ -211,12 +214,22 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// An empty table with a random hash key of its own: a peer cannot choose ids that meet in one shard.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_limits(TableLimits::default())
+    }
+
+    /// An empty table with other limits.
+    #[must_use]
+    pub fn with_limits(limits: TableLimits) -> Self {
+        let locals = Arc::new(AtomicUsize::new(0));
+        let shard = |number| CachePadded::new(Mutex::new(Shard::new(number, Arc::clone(&locals))));
         Self {
-            shards: (0..SHARDS).map(|number| CachePadded::new(Mutex::new(Shard::new(number)))).collect(),
+            shards: (0..SHARDS).map(shard).collect(),
             hasher: RandomState::new(),
             watched: Watched::new(),
-            links: Links::new(),
+            links: Links::new(limits.links),
             next_local: AtomicU64::new(1),
+            locals,
+            limits,
         }
     }
 

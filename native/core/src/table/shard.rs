@@ -3,6 +3,8 @@
 use core::num::NonZeroU64;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 
@@ -68,10 +70,12 @@ pub(super) struct Shard<P, C> {
     pub(super) slots: Slab<Slot<P, C>>,
     generation: u64,
     token: u64,
+    /// Connections opened from Erlang, in all shards.
+    locals: Arc<AtomicUsize>,
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
-    pub(super) fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize, locals: Arc<AtomicUsize>) -> Self {
         let hasher = RandomState::new();
         Self {
             number,
@@ -82,6 +86,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             slots: Slab::default(),
             generation: 0,
             token: 0,
+            locals,
         }
     }
 
@@ -188,6 +193,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
     pub(super) fn remove(&mut self, place: u32) {
         self.set_owner(place, None);
         let Some(slot) = self.slots.remove(place as usize) else { return };
+        if slot.link == 0 {
+            self.locals.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(queues) = slot.queues {
             for waiter in queues.readers.iter().chain(&queues.senders) {
                 self.waiting.remove(waiter.pid, place);

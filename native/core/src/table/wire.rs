@@ -11,8 +11,7 @@ use super::shard::Shard;
 use super::slot::{Framing, Wire};
 use super::{End, Handle, Host, Refused, SHARDS, Table};
 use crate::limits::{
-    DATA_CHUNK, FRAMES_PER_CALL, MAX_LINK_CONNECTIONS, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL,
-    VISITS_PER_CALL, WINDOW,
+    DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
 };
 use crate::link::{CloseReason, ErrorCode, Frame, Hello, Kind, Open, Role};
 
@@ -143,7 +142,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if shard.find_wire(hash, link.incarnation, id).is_some() {
             return Err(format!("open for connection {id}, which is in use"));
         }
-        if link.connections.load(Ordering::Relaxed) >= MAX_LINK_CONNECTIONS {
+        if link.connections.load(Ordering::Relaxed) >= self.limits.link_connections {
             drop(shard);
             return refuse(link, id, ErrorCode::Limit, "too many connections on this link", host);
         }
@@ -306,7 +305,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard(slot as usize % SHARDS);
         let Some(place) = shard.find_ready(slot, generation) else { return };
         let again = shard.drain(place, out);
-        shard.wake_senders(place, host);
+        shard.wake_senders(place, self.limits.output_queue, host);
         shard.settle(place);
         drop(shard);
         if again {
