@@ -26,6 +26,13 @@ pub const MAX_HEAD: usize = 16_384;
 /// Most header fields in a request head. Browsers send some 20; behind proxies some 40.
 pub const MAX_HEADERS: usize = 100;
 
+/// Bytes by which the connection manager may lengthen a head: a space after each colon, and the fields of
+/// [`REWRITE_FIELDS`].
+pub const REWRITE_BYTES: usize = 256;
+
+/// Fields that the connection manager may add to a head: Host, Connection, Upgrade, Content-Length.
+pub const REWRITE_FIELDS: usize = 4;
+
 /// Longest request body that travels together with its head; a longer one with a Content-Length is streamed.
 pub const SMALL_BODY: u64 = 65_536;
 

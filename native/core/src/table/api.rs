@@ -165,6 +165,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
 
     /// Reads for `from`, which is answered by a plain message, at once or later, as the original did.
     pub fn get_data<H: Host<Pid = P, Chunk = C>>(&self, handle: &Handle, from: P, now: u32, host: &mut H) {
+        if !host.is_alive(from) {
+            return; // nothing may be taken for it
+        }
         let mut shard = self.shard_for(handle);
         let waiter = Waiter { pid: from, token: None, length: 0 };
         let Some(place) = shard.find(handle) else {

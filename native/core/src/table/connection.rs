@@ -106,7 +106,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         if all == 0 {
             return Request::Partial;
         }
-        let head = match head::parse(queues.input.contiguous(all), &mut scanned) {
+        let head = match head::parse_rewritten(queues.input.contiguous(all), &mut scanned) {
             Ok(Some(head)) => head,
             Ok(None) => {
                 queues.framing = Framing::Boundary { scanned };

@@ -308,3 +308,17 @@ fn plain_readers_are_answered_in_any_case() {
     assert!(matches!(world.mail.pop_front(), Some((13, Message::Plain(Err(End::Closed))))));
     assert_empty(&table);
 }
+
+/// A plain reader that is dead when it is asked for takes nothing.
+#[test]
+fn a_dead_plain_reader_takes_nothing() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = open(&table, &mut world);
+    table.put_data(&handle, b"kept", 0, &mut world).expect("fits");
+    world.dead.insert(11);
+    table.get_data(&handle, 11, 0, &mut world);
+    assert!(world.mail.is_empty());
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"kept".to_vec()));
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}

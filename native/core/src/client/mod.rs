@@ -1,0 +1,275 @@
+//! One client connection of the connection manager, as a state machine: bytes, frames and timeouts in; bytes, frames
+//! and wishes out. The owner does the I/O behind [`Io`].
+//!
+//! ```text
+//!          head complete                    all of the body handed on        ready(0)
+//!   Head ───────────────▶ Collect ──┬──────────────────────────▶ Answer ───────────────▶ Head
+//!    │  (small or chunked body)     │                              ▲ │ ready(1)
+//!    └──────────────────▶ Stream ───┴──────────────────────────────┘ └──────▶ Tunnel
+//!       (long body, under credit)
+//!   any ──refused, closed, timeout──▶ Flush ──all written──▶ Linger ──client's end, or timeout──▶ Closed
+//! ```
+//!
+//! A connection that waits (for a request, for an answer, or as a tunnel) owns no heap memory.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `request` | from the client to the node |
+//! | `answer` | from the node to the client, and every end |
+
+mod answer;
+mod request;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use crate::http::chunked;
+use crate::limits;
+use crate::link::Frame;
+
+/// What a client connection needs of the world around it. One implementation does I/O, another one is a test.
+pub trait Io {
+    /// The id of the virtual connection, unique among those open on the link; used until this client is closed.
+    fn id(&self) -> u64;
+    /// While the link is up: the credit that its other end gives to a new connection.
+    fn window(&self) -> Option<u32>;
+    /// The client's address and the one that it connected to; `None` if the client is gone.
+    fn addresses(&self) -> Option<(SocketAddr, SocketAddr)>;
+    /// Sends a frame on the link. Only called while the link is up.
+    fn frame(&mut self, frame: &Frame<'_>);
+    /// Writes to the client as much as it takes now: 0 if nothing, also when the client is gone.
+    fn write(&mut self, bytes: &[u8]) -> usize;
+    /// Ends the stream to the client, after everything was written.
+    fn shutdown_write(&mut self);
+    /// Whether all clients together hold so much memory that no more may be taken for unfinished requests.
+    fn crowded(&self) -> bool;
+    /// A request was answered by the connection manager itself: to be counted.
+    fn refused(&mut self, status: u16);
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Between requests, or within a request head.
+    Head,
+    /// Within a body that is handed on only when it is complete.
+    Collect,
+    /// Within a body that is handed on as it comes.
+    Stream,
+    /// The request was handed on; the answer is awaited or coming.
+    Answer,
+    /// Bytes pass both ways.
+    Tunnel,
+    /// Nothing more is accepted; the rest of the output is written.
+    Flush,
+    /// Everything was written and our end of the stream closed; what comes is dropped. Closing at once would make the
+    /// kernel send a reset if input is unread, and the client might lose the answer by it.
+    Linger,
+    /// To be dropped.
+    Closed,
+}
+
+/// Which time limit applies to a connection now. The owner measures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Timer {
+    /// None: a request is being answered, a tunnel is open, or the node holds back.
+    None,
+    /// [`limits::IDLE_TIMEOUT`], for a connection between requests.
+    Idle,
+    /// [`limits::HEAD_TIMEOUT`], from the first byte of a head; never restarted.
+    Head,
+    /// [`limits::BODY_TIMEOUT`], restarted whenever bytes come.
+    Body,
+    /// [`limits::SEND_TIMEOUT`], restarted whenever the client takes bytes.
+    Send,
+    /// [`limits::LINGER_TIMEOUT`]; never restarted.
+    Linger,
+}
+
+impl Timer {
+    /// Whether progress starts this limit anew.
+    #[must_use]
+    pub fn restarts(self) -> bool {
+        matches!(self, Self::Body | Self::Send)
+    }
+}
+
+/// What was agreed on with the current request, and whether the virtual connection exists.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    /// The node knows the virtual connection: open was sent, close was not.
+    open: bool,
+    /// No further request may follow the current one.
+    last: bool,
+    /// The current request asks to become a WebSocket.
+    upgrade: bool,
+    /// The current request's method is HEAD.
+    is_head: bool,
+    /// Some of the answer to the current request has come.
+    answered: bool,
+}
+
+/// What only a busy connection has.
+#[derive(Debug, Default)]
+struct Work {
+    /// Bytes of the client that were not understood or not handed on yet.
+    input: Vec<u8>,
+    /// How far `input` was searched for the end of a head.
+    scanned: usize,
+    /// The request as it goes to the node: head, and a collected body.
+    up: Vec<u8>,
+    /// Bytes of `up` that were sent.
+    up_sent: usize,
+    /// Bytes of the body that the client has yet to send.
+    remaining: u64,
+    /// Decoder and decoded body of a chunked request.
+    chunked: Option<(chunked::Decoder, Vec<u8>)>,
+    /// Bytes for the client that it has not taken.
+    output: Vec<u8>,
+    /// Bytes of `output` that were written.
+    written: usize,
+}
+
+impl Work {
+    fn is_idle(&self) -> bool {
+        self.input.is_empty()
+            && self.up.is_empty()
+            && self.remaining == 0
+            && self.chunked.is_none()
+            && self.output.is_empty()
+    }
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Client {
+    /// Dropped whenever there is nothing in it.
+    work: Option<Box<Work>>,
+    /// Bytes that the node still accepts.
+    credit: u32,
+    /// Bytes that the node may still send.
+    allowed: u32,
+    stage: Stage,
+    flags: Flags,
+}
+
+// What a million idle connections pay for.
+const _: () = assert!(size_of::<Client>() <= 24);
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Client {
+    /// A connection that has sent nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { work: None, credit: 0, allowed: 0, stage: Stage::Head, flags: Flags::default() }
+    }
+
+    /// Most bytes to read from the client now; 0: read nothing until this changes. [`Client::input`] takes no more.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let credit = self.credit as usize;
+        let held = self.held_input();
+        let room = match self.stage {
+            Stage::Head | Stage::Collect | Stage::Linger => limits::DATA_CHUNK,
+            Stage::Answer if self.flags.last => 0,
+            Stage::Answer => limits::PIPELINE.saturating_sub(held),
+            Stage::Stream if held == 0 && self.unsent() == 0 => {
+                let remaining = self.work.as_ref().map_or(0, |work| work.remaining);
+                usize::try_from(remaining).unwrap_or(usize::MAX).min(credit)
+            }
+            Stage::Tunnel if held == 0 => credit,
+            Stage::Stream | Stage::Tunnel | Stage::Flush | Stage::Closed => 0,
+        };
+        room.min(limits::DATA_CHUNK)
+    }
+
+    /// Whether the connection is over: to be dropped.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.stage == Stage::Closed
+    }
+
+    /// Whether the node knows this connection.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.flags.open
+    }
+
+    /// Whether a request or a tunnel is with the node.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        matches!(self.stage, Stage::Stream | Stage::Answer | Stage::Tunnel)
+    }
+
+    /// Whether the request was handed on and nothing of the client is wanted but that it stays.
+    #[must_use]
+    pub fn waits_for_answer(&self) -> bool {
+        self.stage == Stage::Answer
+    }
+
+    /// Whether the connection ends when its output is written.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Flush | Stage::Linger | Stage::Closed)
+    }
+
+    /// The time limit that applies now.
+    #[must_use]
+    pub fn timer(&self) -> Timer {
+        match self.stage {
+            Stage::Linger => Timer::Linger,
+            Stage::Closed => Timer::None,
+            _ if self.pending() > 0 => Timer::Send,
+            Stage::Flush => Timer::Send,
+            Stage::Head if self.held_input() == 0 => Timer::Idle,
+            Stage::Head => Timer::Head,
+            Stage::Collect => Timer::Body,
+            // Without credit it is the node that is slow, not the client.
+            Stage::Stream if self.room() > 0 => Timer::Body,
+            Stage::Stream | Stage::Answer | Stage::Tunnel => Timer::None,
+        }
+    }
+
+    /// Bytes of heap memory that this connection owns.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| {
+            let body = work.chunked.as_ref().map_or(0, |(_, body)| body.capacity());
+            size_of::<Work>() + work.input.capacity() + work.up.capacity() + work.output.capacity() + body
+        })
+    }
+
+    /// Bytes for the client that it has not taken.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.output.len() - work.written)
+    }
+
+    fn held_input(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.input.len())
+    }
+
+    /// Bytes of the request that are ready and wait for credit.
+    fn unsent(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.up.len() - work.up_sent)
+    }
+
+    fn work(&mut self) -> &mut Work {
+        self.work.get_or_insert_with(Box::default)
+    }
+
+    /// Gives the memory back when nothing is in it.
+    fn settle(&mut self) {
+        if self.work.as_ref().is_some_and(|work| work.is_idle()) {
+            self.work = None;
+        }
+    }
+}

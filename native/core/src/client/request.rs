@@ -1,0 +1,228 @@
+//! From the client to the node: heads are checked and written anew, bodies collected or streamed under credit.
+
+use super::{Client, Io, Stage};
+use crate::http::{self, Body, Head, chunked, response, rewrite};
+use crate::limits;
+use crate::link::{CloseReason, Frame, Kind, Open};
+
+impl Client {
+    /// Takes bytes of the client, at most [`Client::room`] of them. Cost: linear in them, and in what was held before
+    /// when a request becomes complete.
+    pub fn input(&mut self, bytes: &[u8], io: &mut dyn Io) {
+        self.drive(bytes, io);
+        self.settle();
+    }
+
+    /// Works off what was held and then `bytes`; keeps what has to wait.
+    pub(super) fn drive(&mut self, bytes: &[u8], io: &mut dyn Io) {
+        if self.held_input() == 0 {
+            // The usual case: whole requests, taken where they lie.
+            let used = self.consume(bytes, io);
+            self.keep(&bytes[used..], io);
+            return;
+        }
+        let mut held = std::mem::take(&mut self.work().input);
+        held.extend_from_slice(bytes);
+        let used = self.consume(&held, io);
+        if used < held.len() && !self.is_ending() {
+            held.drain(..used);
+            self.work().input = held;
+        }
+    }
+
+    fn keep(&mut self, rest: &[u8], io: &mut dyn Io) {
+        if rest.is_empty() || self.is_ending() {
+            return;
+        }
+        if io.crowded() {
+            return self.refuse(503, "too busy for unfinished requests", CloseReason::Limit, io);
+        }
+        self.work().input.extend_from_slice(rest);
+    }
+
+    /// Works off the start of `bytes`; answers how many were used.
+    fn consume(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let used = match self.stage {
+                Stage::Head => self.head(rest, io),
+                Stage::Collect => self.collect(rest, io),
+                Stage::Stream => self.stream(rest, io),
+                Stage::Tunnel => self.tunnel(rest, io),
+                Stage::Answer => 0,
+                Stage::Flush | Stage::Linger | Stage::Closed => rest.len(),
+            };
+            if used == 0 {
+                break;
+            }
+            at += used;
+            if let Some(work) = &mut self.work {
+                work.scanned = 0;
+            }
+        }
+        at
+    }
+
+    fn head(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        let mut scanned = self.work.as_ref().map_or(0, |work| work.scanned);
+        match http::parse(bytes, &mut scanned) {
+            Ok(None) => {
+                self.work().scanned = scanned;
+                0
+            }
+            Ok(Some(head)) => {
+                let alone = bytes.len() == head.len;
+                self.begin(bytes, &head, alone, io);
+                head.len
+            }
+            Err(error) => {
+                self.flags.is_head = false;
+                self.refuse(error.status(), &error.to_string(), CloseReason::Protocol, io);
+                bytes.len()
+            }
+        }
+    }
+
+    /// A request begins; `alone` if none of its body has come with its head.
+    fn begin(&mut self, bytes: &[u8], head: &Head, alone: bool, io: &mut dyn Io) {
+        self.flags.last = !head.keep_alive;
+        self.flags.upgrade = head.upgrade;
+        self.flags.is_head = head.is_head;
+        self.flags.answered = false;
+        if io.window().is_none() {
+            return self.refuse(503, "the chat server is not connected", CloseReason::Shutdown, io);
+        }
+        if io.crowded() {
+            return self.refuse(503, "too busy", CloseReason::Limit, io);
+        }
+        let mut up = Vec::with_capacity(head.len + 64);
+        rewrite::start(bytes, head, &mut up);
+        if head.body != Body::Chunked {
+            rewrite::finish(rewrite::length(head), &mut up);
+        }
+        if up.len() > limits::MAX_HEAD {
+            return self.refuse(431, "request head too large", CloseReason::Protocol, io);
+        }
+        let work = self.work();
+        work.up = up;
+        work.up_sent = 0;
+        match head.body {
+            Body::None | Body::Length(0) => return self.hand_over(Stage::Answer, io),
+            Body::Length(length) => work.remaining = length,
+            Body::Chunked => work.chunked = Some((chunked::Decoder::new(), Vec::new())),
+        }
+        if head.expect_continue && alone {
+            self.emit(response::CONTINUE, io);
+        }
+        match head.body {
+            Body::Length(length) if length > limits::SMALL_BODY => {
+                self.hand_over(Stage::Stream, io);
+            }
+            _ => self.stage = Stage::Collect,
+        }
+    }
+
+    fn collect(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        let work = self.work();
+        let Some((decoder, body)) = &mut work.chunked else {
+            let used = usize::try_from(work.remaining).unwrap_or(usize::MAX).min(bytes.len());
+            work.up.extend_from_slice(&bytes[..used]);
+            work.remaining -= used as u64;
+            if work.remaining == 0 {
+                self.hand_over(Stage::Answer, io);
+            } else if io.crowded() {
+                self.refuse(503, "too busy", CloseReason::Limit, io);
+            }
+            return used;
+        };
+        match decoder.decode(bytes, body, limits::MAX_CHUNKED_BODY) {
+            Ok(used) if decoder.is_done() => {
+                rewrite::finish(Some(body.len() as u64), &mut work.up);
+                work.up.append(body);
+                work.chunked = None;
+                self.hand_over(Stage::Answer, io);
+                used
+            }
+            Ok(used) => {
+                if io.crowded() {
+                    self.refuse(503, "too busy", CloseReason::Limit, io);
+                }
+                used
+            }
+            Err(error) => {
+                self.refuse(error.status(), &error.to_string(), CloseReason::Protocol, io);
+                bytes.len()
+            }
+        }
+    }
+
+    /// Gives the request to the node, as far as it is there; opens the virtual connection for the first one.
+    fn hand_over(&mut self, next: Stage, io: &mut dyn Io) {
+        let Some(window) = io.window() else {
+            // The link went away while the body was collected.
+            return self.refuse(503, "the chat server is not connected", CloseReason::Shutdown, io);
+        };
+        if !self.flags.open {
+            let Some((client, local)) = io.addresses() else {
+                return self.gone(io);
+            };
+            let open = Open { kind: Kind::Http, tls: false, client, local };
+            io.frame(&Frame::Open { id: io.id(), open });
+            self.flags.open = true;
+            self.credit = window;
+            self.allowed = limits::WINDOW;
+        }
+        self.stage = next;
+        self.send_up(io);
+    }
+
+    /// Sends as much of the request as credit allows.
+    pub(super) fn send_up(&mut self, io: &mut dyn Io) {
+        let id = io.id();
+        let Some(work) = &mut self.work else { return };
+        while self.credit > 0 && work.up_sent < work.up.len() {
+            let rest = &work.up[work.up_sent..];
+            let take = rest.len().min(limits::DATA_CHUNK).min(self.credit as usize);
+            io.frame(&Frame::Data { id, payload: &rest[..take] });
+            work.up_sent += take;
+            self.credit -= take as u32; // take <= credit
+        }
+        if work.up_sent == work.up.len() {
+            work.up = Vec::new();
+            work.up_sent = 0;
+        }
+    }
+
+    fn stream(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        if self.unsent() > 0 {
+            return 0;
+        }
+        let remaining = self.work().remaining;
+        let most = usize::try_from(remaining).unwrap_or(usize::MAX);
+        let used = self.pass(&bytes[..bytes.len().min(most)], io);
+        let work = self.work();
+        work.remaining -= used as u64; // used <= remaining
+        if work.remaining == 0 {
+            self.stage = Stage::Answer;
+        }
+        used
+    }
+
+    fn tunnel(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        if self.unsent() > 0 {
+            return 0;
+        }
+        self.pass(bytes, io)
+    }
+
+    /// Sends bytes straight on, one frame at most, as credit allows.
+    fn pass(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
+        let take = bytes.len().min(limits::DATA_CHUNK).min(self.credit as usize);
+        if take > 0 {
+            io.frame(&Frame::Data { id: io.id(), payload: &bytes[..take] });
+            self.credit -= take as u32; // take <= credit
+        }
+        take
+    }
+}

@@ -1,0 +1,105 @@
+//! The answers that the connection manager gives itself. Each ends the connection.
+
+use super::head::HeadError;
+
+/// The interim answer to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Seconds after which a client may try again, in answers that say "not now". Long enough for a restart of the node,
+/// short enough that a user waits.
+pub const RETRY_AFTER: u16 = 5;
+
+/// Appends a complete answer: status line, fields, and `reason` as plain text (left out for HEAD).
+///
+/// The answer closes the connection, and any origin may read it: without the CORS field a browser hides even the
+/// status from the chat client in the page. 503 says when to try again. `reason` is text of ours, never the peer's.
+pub fn write(status: u16, reason: &str, is_head: bool, out: &mut Vec<u8>) {
+    let retry = if status == 503 { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Access-Control-Allow-Origin: *\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n",
+        phrase(status),
+        reason.len() + 1,
+    );
+    out.extend_from_slice(head.as_bytes());
+    if !is_head {
+        out.extend_from_slice(reason.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Appends the answer to a refused head.
+pub fn refuse(error: HeadError, out: &mut Vec<u8>) {
+    write(error.status(), &error.to_string(), false, out);
+}
+
+/// The reason phrase of a status; a general one for a status that is never written here.
+#[must_use]
+pub fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn text(status: u16, is_head: bool) -> String {
+        let mut out = Vec::new();
+        write(status, "why", is_head, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn answers_are_complete() {
+        let answer = text(503, false);
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        for field in [
+            "Content-Length: 4\r\n",
+            "Access-Control-Allow-Origin: *\r\n",
+            "Connection: close\r\n",
+            "Retry-After: 5\r\n",
+        ] {
+            assert!(answer.contains(field), "{field}");
+        }
+        assert!(answer.ends_with("\r\n\r\nwhy\n"));
+        assert!(!text(400, false).contains("Retry-After"));
+    }
+
+    #[test]
+    fn head_requests_get_no_body() {
+        assert!(text(503, true).ends_with("Content-Length: 4\r\nAccess-Control-Allow-Origin: *\r\nCache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"));
+    }
+
+    #[test]
+    fn every_refusal_has_a_phrase() {
+        for error in [
+            HeadError::RequestLine,
+            HeadError::BodyTooLarge,
+            HeadError::TargetTooLong,
+            HeadError::Expectation,
+            HeadError::TooLarge,
+            HeadError::UnknownCoding,
+            HeadError::Version,
+        ] {
+            let mut out = Vec::new();
+            refuse(error, &mut out);
+            let answer = String::from_utf8(out).unwrap();
+            assert!(answer.contains(&error.to_string()), "{answer}");
+            assert_ne!(phrase(error.status()), "Error");
+        }
+    }
+}
