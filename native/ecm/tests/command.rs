@@ -1,0 +1,149 @@
+//! The program itself: arguments, messages, signals.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use common::*;
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_megaphone-ecm"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn fails(arguments: &[&str]) -> String {
+    let Output { status, stderr, .. } = program(arguments).output().unwrap();
+    assert!(!status.success());
+    String::from_utf8(stderr).unwrap()
+}
+
+/// A started program, and what it writes to its log.
+struct Running(Child, BufReader<std::process::ChildStderr>);
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = program(arguments).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self(child, log)
+    }
+
+    /// Reads the log up to a line with this text; answers what follows the text.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while self.1.read_line(&mut line).unwrap() > 0 {
+            if let Some((_, rest)) = line.split_once(text) {
+                return rest.trim().to_owned();
+            }
+            line.clear();
+        }
+        panic!("the program ended without saying {text:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn help_explains() {
+    let Output { status, stdout, .. } = program(&["--help"]).output().unwrap();
+    assert!(status.success());
+    let text = String::from_utf8(stdout).unwrap();
+    for word in ["--listen", "--server", "--config", "unix:/PATH", "idle_timeout", "SIGTERM"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = fails(&["--listen", &address]);
+    assert!(text.contains(&address) && text.contains("in use") && text.contains("--listen"), "{text}");
+    assert!(fails(&["--listen", "nonsense"]).contains("nonsense"));
+    assert!(fails(&["--server", "nonsense"]).contains("HOST:PORT"));
+    assert!(fails(&["--config", "/no/such/file"]).contains("/no/such/file"));
+    let file = std::env::temp_dir().join(format!("megaphone-ecm-test-{}.toml", std::process::id()));
+    std::fs::write(&file, "listen = '127.0.0.1:0'\nserve = 'x:1'\n").unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    let text = fails(&["--config", &name]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(text.contains(&name) && text.contains("line 2") && text.contains("serve"), "{text}");
+}
+
+#[test]
+fn serves_and_stops_by_signal() {
+    for stop in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let node = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = node.local_addr().unwrap().to_string();
+        let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+        let address = running.wait_for("listening on ");
+        let mut node = Node::new(node.accept().unwrap().0);
+        node.send(&hello(limits::WINDOW));
+        assert!(matches!(node.next(), Event::Hello(_)));
+        running.wait_for(&format!("link to {server} up"));
+        let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
+        let id =
+            node.first("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
+        signal(&running.0, stop);
+        assert_eq!(node.next(), Event::Close(id, CloseReason::Shutdown));
+        assert_eq!(node.next(), Event::Ended);
+        client.refused(503);
+        assert!(running.0.wait().unwrap().success());
+        let mut log = String::new();
+        running.1.read_to_string(&mut log).unwrap();
+        assert!(!log.contains("geheim"), "{log}");
+    }
+}
+
+#[test]
+fn a_node_of_another_version_is_named() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let (mut stream, _) = node.accept().unwrap();
+    let mut greeting = Vec::new();
+    hello(limits::WINDOW).encode(&mut greeting);
+    greeting[17] = 9;
+    std::io::Write::write_all(&mut stream, &greeting).unwrap();
+    let text = running.wait_for("down: ");
+    assert!(text.contains("version 9") && text.contains("version 1"), "{text}");
+}
+
+#[test]
+fn the_link_may_be_a_unix_socket_under_a_name() {
+    let path = std::env::temp_dir().join(format!("megaphone-ecm-test-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let node = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = format!("unix:{}", path.display());
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let (mut stream, _) = node.accept().unwrap();
+    let mut greeting = Vec::new();
+    hello(limits::WINDOW).encode(&mut greeting);
+    std::io::Write::write_all(&mut stream, &greeting).unwrap();
+    running.wait_for(&format!("link to {server} up"));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn the_server_may_be_a_name() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("localhost:{}", node.local_addr().unwrap().port());
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let mut node = Node::new(node.accept().unwrap().0);
+    node.send(&hello(limits::WINDOW));
+    running.wait_for(&format!("link to {server} up"));
+}
