@@ -1,0 +1,23 @@
+%% @private
+%% @doc The application: starts the supervision tree.
+-module(megaphone_app).
+-behaviour(application).
+
+-export([start/2, stop/1]).
+
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Args) ->
+    %% Without its library nothing works. Say so here, where ejabberd's log shows it, not as `undef' later on.
+    case code:ensure_loaded(megaphone_nif) of
+        {module, _} -> root(megaphone_root_sup:start_link());
+        {error, Reason} -> {error, {nif_not_loaded, megaphone_nif, Reason}}
+    end.
+
+-spec stop(term()) -> ok.
+stop(_State) ->
+    ok.
+
+-spec root(supervisor:startlink_ret()) -> {ok, pid()} | {error, term()}.
+root({ok, _Pid} = Ok) -> Ok;
+root({error, _Reason} = Error) -> Error;
+root(ignore) -> {error, ignore}.

@@ -1,0 +1,219 @@
+%% @private
+%% @doc The connection table, natively: stubs and loader, nothing else.
+%%
+%% Use {@link megaphone} or {@link megaphone_socket}. This module must stay small and stable, because a NIF module
+%% cannot be loaded a second time in a node.
+%%
+%% Every function is bounded: none works longer than about a millisecond, none blocks. Only {@link stats/0} runs on a
+%% dirty scheduler. A handle that is malformed raises `badarg'; one that is stale (its connection has ended) answers
+%% `{error, closed}' and can never reach a newer connection.
+-module(megaphone_nif).
+
+-export([
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1,
+    open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
+    set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
+    info/1, stats/0, limits/0
+]).
+-export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0]).
+
+-on_load(load/0).
+-nifs([
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1,
+    open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
+    set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
+    info/1, stats/0, limits/0
+]).
+
+-type link_number() :: non_neg_integer().
+%% Counts the links since the node was started; 0 stands for connections that Erlang code opened itself.
+
+-type handle() :: {
+    Link :: link_number(),
+    Id :: 0..16#ffffffffffffffff,
+    Slot :: non_neg_integer(),
+    Generation :: non_neg_integer()
+}.
+%% Names one virtual connection, and is never used for another one while the node lives. Treat it as opaque.
+
+-type link() :: reference().
+%% One connection from an ECM.
+
+-type token() :: non_neg_integer().
+%% Names one wait, in the whole node.
+
+-type address() :: {inet:ip_address(), inet:port_number()}.
+-type packet() :: raw | http | http_bin | httph | httph_bin.
+-type active() :: boolean() | once | -32768..32767.
+
+-type action() :: {start, handle()}.
+%% A complete request waits on the connection, and no process serves it.
+
+-type result() :: iodata() | term().
+%% What a reader gets: bytes (a list of binaries when there are many, in many pieces), or in the packet modes `http*'
+%% what {@link erlang:decode_packet/3} gives for a line.
+
+%% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}.
+-spec link_open(Peer :: binary()) -> {ok, link()} | {error, {limit, links}}.
+link_open(_Peer) ->
+    not_loaded().
+
+%% @doc Takes bytes as they came from the link. `more': the slice is used up, call again with `<<>>'.
+%% `stop': the peer broke the protocol for `Reason'; an error frame waits in the output.
+-spec link_input(link(), Chunk :: binary()) ->
+    {ok, [action()]} | {more, [action()]} | {stop, Reason :: binary(), [action()]} | {error, closed}.
+link_input(_Link, _Chunk) ->
+    not_loaded().
+
+%% @doc Takes frames for the link, a bounded batch. After `empty' the caller is sent `megaphone_output' once, as
+%% soon as there is something. One process per link may call this.
+-spec link_output(link()) -> {ok, [binary()]} | empty | {error, closed}.
+link_output(_Link) ->
+    not_loaded().
+
+%% @doc Ends input and output of a link. Its connections are closed by {@link link_sweep/2}.
+-spec link_down(link()) -> ok.
+link_down(_Link) ->
+    not_loaded().
+
+%% @doc Closes a bounded number of the link's connections. Start with cursor 0 and go on with the one returned.
+-spec link_sweep(link(), Cursor :: non_neg_integer()) -> {more, Cursor :: non_neg_integer()} | done.
+link_sweep(_Link, _Cursor) ->
+    not_loaded().
+
+%% @doc What is known about a link: among others `link' (its number) and `peer'.
+-spec link_info(link()) -> #{atom() => term()}.
+link_info(_Link) ->
+    not_loaded().
+
+%% @doc Opens a connection without a link. The caller owns it: it closes when the caller dies.
+-spec open(Peer :: address(), packet()) -> {ok, handle()} | {error, {limit, connections}}.
+open(_Peer, _Packet) ->
+    not_loaded().
+
+%% @doc Makes `Pid' the owner, which is monitored and gets the messages of active mode.
+-spec set_owner(handle(), pid()) -> ok | {error, closed}.
+set_owner(_Handle, _Pid) ->
+    not_loaded().
+
+%% @doc Makes `Pid' the process that serves the requests of a link's connection; its death closes the connection.
+-spec set_consumer(handle(), pid()) -> ok | {error, closed}.
+set_consumer(_Handle, _Pid) ->
+    not_loaded().
+
+%% @doc Appends to the input queue, and serves the readers that wait. All or nothing.
+-spec put_data(handle(), binary()) -> ok | {error, closed | {limit, queue_bytes}}.
+put_data(_Handle, _Data) ->
+    not_loaded().
+
+%% @doc Takes input: what is there (`Length' 0) or exactly `Length' bytes. After `{wait, Token}' the caller is sent
+%% exactly one `{megaphone, Token, {ok, Data} | {error, closed}}', unless it cancels.
+-spec recv(handle(), Length :: non_neg_integer()) ->
+    {ok, result()} | {wait, token()} | {error, closed | einval}.
+recv(_Handle, _Length) ->
+    not_loaded().
+
+%% @doc As {@link recv/2} with length 0 for `From', which is answered by a plain message in any case:
+%% `{ok, Result}', `{error, Reason}' or `{shutdown}'.
+-spec get_data(handle(), From :: pid()) -> ok.
+get_data(_Handle, _From) ->
+    not_loaded().
+
+%% @doc Gives up waiting. `gone': the message was sent before, receive it.
+-spec cancel(handle(), token()) -> ok | gone.
+cancel(_Handle, _Token) ->
+    not_loaded().
+
+%% @doc Queues output. `{wait, Accepted, Token}': only so many bytes found room; when there is more room the caller
+%% is sent `{megaphone, Token, ok | {error, closed}}'.
+-spec send(handle(), binary()) ->
+    ok | {wait, Accepted :: non_neg_integer(), token()} | {error, closed}.
+send(_Handle, _Data) ->
+    not_loaded().
+
+%% @doc Sets how input reaches the owner, as `inet:setopts/2' with `active' does.
+-spec set_active(handle(), active()) -> ok | {error, closed | einval}.
+set_active(_Handle, _Active) ->
+    not_loaded().
+
+%% @doc Sets in what form input is delivered.
+-spec set_packet(handle(), packet()) -> ok | {error, closed}.
+set_packet(_Handle, _Packet) ->
+    not_loaded().
+
+%% @doc The client's address, as the ECM reported it.
+-spec peername(handle()) -> {ok, address()} | {error, closed}.
+peername(_Handle) ->
+    not_loaded().
+
+%% @doc The address at which the ECM accepted the client.
+-spec sockname(handle()) -> {ok, address()} | {error, closed}.
+sockname(_Handle) ->
+    not_loaded().
+
+%% @doc Closes. What was sent before still goes out, and every waiter is woken.
+-spec close(handle()) -> ok.
+close(_Handle) ->
+    not_loaded().
+
+%% @doc Closes one direction, or both.
+-spec shutdown(handle(), read | write | read_write) -> ok | {error, closed}.
+shutdown(_Handle, _How) ->
+    not_loaded().
+
+%% @doc Takes what was sent on a connection without a link. The opener gets `{megaphone_output, Handle}' once after
+%% `empty', and once at first.
+-spec output(handle()) -> {ok, binary()} | empty | {error, closed}.
+output(_Handle) ->
+    not_loaded().
+
+%% @doc What is known about a connection.
+-spec info(handle()) -> {ok, #{atom() => term()}} | {error, closed}.
+info(_Handle) ->
+    not_loaded().
+
+%% @doc Gauges of the whole table: it visits every connection, so it is for operators and tests.
+-spec stats() -> #{atom() => term()}.
+stats() ->
+    not_loaded().
+
+%% @doc The limits in force, by name.
+-spec limits() -> #{atom() => term()}.
+limits() ->
+    not_loaded().
+
+%% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.
+-spec not_loaded() -> term().
+not_loaded() ->
+    erlang:nif_error({nif_not_loaded, ?MODULE}).
+
+-spec load() -> ok | {error, term()}.
+load() ->
+    Tried = candidates(),
+    case [Path || Path <- Tried, filelib:is_regular(Path ++ ".so")] of
+        [Path | _] ->
+            case erlang:load_nif(Path, 0) of
+                ok -> ok;
+                {error, {Reason, Text}} -> {error, {Reason, Text, [{path, Path}]}}
+            end;
+        [] ->
+            {error, {not_found, "megaphone_nif.so is in none of these places", Tried}}
+    end.
+
+%% The application's priv directory; when the application is not known by name, the one beside our beam.
+-spec candidates() -> [file:filename()].
+candidates() ->
+    Named =
+        case code:priv_dir(megaphone) of
+            {error, bad_name} -> [];
+            Priv -> [filename:join(filename:absname(Priv), ?MODULE)]
+        end,
+    Beside =
+        case code:which(?MODULE) of
+            Beam when is_list(Beam), Beam =/= [] ->
+                Lib = filename:dirname(filename:dirname(filename:absname(Beam))),
+                [filename:join([Lib, "priv", ?MODULE])];
+            _ ->
+                []
+        end,
+    Named ++ (Beside -- Named).

@@ -1,0 +1,82 @@
+%% @private
+%% @doc Takes a complete HTTP packet apart, into what {@link erlang:decode_packet/3} gives for its pieces.
+-module(megaphone_packet).
+
+-export([parse/1]).
+-export_type([result/0, error/0]).
+
+-type result() ::
+    {http_request, Method :: atom() | binary(), Uri :: term(), Version :: {non_neg_integer(), non_neg_integer()}}
+    | {http_response, Version :: {non_neg_integer(), non_neg_integer()}, Status :: integer(), Reason :: binary()}
+    | {http_header, integer(), Field :: atom() | binary(), Unmodified :: binary(), Value :: binary()}
+    | http_eoh
+    | (Body :: binary()).
+
+-type error() ::
+    incomplete
+    | bad_request
+    | bad_header
+    | bad_content_length
+    | {unsupported, transfer_encoding}.
+
+%% 2^53 has 16 digits. More would only make a huge integer of the peer's text.
+-define(LENGTH_DIGITS, 16).
+
+%% @doc Parses one or several complete requests or responses that follow each other.
+%%
+%% A body is as long as Content-Length says; without that field there is none. An empty body is left out.
+%% Chunked bodies are refused: the ECM sends none. Linear in the size of the packet.
+-spec parse(binary()) -> {ok, [result()]} | {error, error()}.
+parse(Packet) when is_binary(Packet) ->
+    start(Packet, []).
+
+-spec start(binary(), [result()]) -> {ok, [result()]} | {error, error()}.
+start(<<>>, [_ | _] = Results) ->
+    {ok, lists:reverse(Results)};
+start(Data, Results) ->
+    case erlang:decode_packet(http_bin, Data, []) of
+        {ok, {http_error, _Line}, _Rest} -> {error, bad_request};
+        {ok, First, Rest} -> headers(Rest, undefined, [First | Results]);
+        {more, _} -> {error, incomplete};
+        {error, _} -> {error, bad_request}
+    end.
+
+-spec headers(binary(), undefined | non_neg_integer(), [result()]) -> {ok, [result()]} | {error, error()}.
+headers(Data, Length, Results) ->
+    case erlang:decode_packet(httph_bin, Data, []) of
+        {ok, http_eoh, Rest} ->
+            body(Rest, Length, [http_eoh | Results]);
+        {ok, {http_header, _, 'Transfer-Encoding', _, _}, _Rest} ->
+            {error, {unsupported, transfer_encoding}};
+        {ok, {http_header, _, 'Content-Length', _, Value} = Header, Rest} ->
+            case content_length(Value) of
+                {ok, Other} when Length =/= undefined, Other =/= Length -> {error, bad_content_length};
+                {ok, New} -> headers(Rest, New, [Header | Results]);
+                error -> {error, bad_content_length}
+            end;
+        {ok, {http_header, _, _, _, _} = Header, Rest} ->
+            headers(Rest, Length, [Header | Results]);
+        {more, _} ->
+            {error, incomplete};
+        _ ->
+            {error, bad_header}
+    end.
+
+-spec body(binary(), undefined | non_neg_integer(), [result()]) -> {ok, [result()]} | {error, error()}.
+body(Data, Length, Results) when Length =:= undefined; Length =:= 0 ->
+    start(Data, Results);
+body(Data, Length, Results) ->
+    case Data of
+        <<Body:Length/binary, Rest/binary>> -> start(Rest, [Body | Results]);
+        _ -> {error, incomplete}
+    end.
+
+%% Digits only: binary_to_integer/1 would take a sign.
+-spec content_length(binary()) -> {ok, non_neg_integer()} | error.
+content_length(Value) when byte_size(Value) > 0, byte_size(Value) =< ?LENGTH_DIGITS ->
+    case [Digit || <<Digit>> <= Value, Digit < $0 orelse Digit > $9] of
+        [] -> {ok, binary_to_integer(Value)};
+        _ -> error
+    end;
+content_length(_Value) ->
+    error.
