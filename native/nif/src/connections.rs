@@ -24,7 +24,8 @@ fn closed(env: Env<'_>) -> Term<'_> {
 fn open<'a>(env: Env<'a>, peer: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
     let peer = terms::address_from(peer)?;
     let packet = terms::packet_type_from(packet)?;
-    Ok(match TABLE.open(peer, packet, env.pid(), now(), &mut Beam(env)) {
+    let mut beam = Beam(env);
+    Ok(match TABLE.open(peer, packet, beam.caller()?, now(), &mut beam) {
         Ok(handle) => (atoms::ok(), terms::handle(env, &handle)).encode(env),
         Err(refused) => connections_error(env, refused),
     })
@@ -32,12 +33,16 @@ fn open<'a>(env: Env<'a>, peer: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
 
 #[rustler::nif]
 fn set_owner<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
-    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut Beam(env))))
+    let mut beam = Beam(env);
+    let pid = beam.process(&pid)?;
+    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut beam)))
 }
 
 #[rustler::nif]
 fn set_consumer<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
-    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut Beam(env))))
+    let mut beam = Beam(env);
+    let pid = beam.process(&pid)?;
+    Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut beam)))
 }
 
 /// Bound: a copy of at most `LOCAL_QUEUE` bytes, some 100 us; what is larger is refused before it is copied.
@@ -52,17 +57,21 @@ fn put_data<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<T
 /// Bound: what the queue holds is moved, not copied, beyond 128 kB.
 #[rustler::nif]
 fn recv<'a>(env: Env<'a>, handle: Term<'a>, length: usize) -> NifResult<Term<'a>> {
-    Ok(match TABLE.recv(&handle_from(handle)?, length, env.pid(), now(), &mut Beam(env)) {
+    let mut beam = Beam(env);
+    Ok(match TABLE.recv(&handle_from(handle)?, length, beam.caller()?, now(), &mut beam) {
         Ok(Ok(data)) => (atoms::ok(), data_term(env, data)).encode(env),
         Ok(Err(token)) => (atoms::wait(), token).encode(env),
         Err(RecvError::Closed) => closed(env),
-        Err(RecvError::Invalid | RecvError::Waiters) => (atoms::error(), atoms::einval()).encode(env),
+        Err(RecvError::Invalid) => (atoms::error(), atoms::einval()).encode(env),
+        Err(RecvError::Waiters) => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
     })
 }
 
 #[rustler::nif]
 fn get_data<'a>(env: Env<'a>, handle: Term<'a>, from: LocalPid) -> NifResult<Atom> {
-    TABLE.get_data(&handle_from(handle)?, from, now(), &mut Beam(env));
+    let mut beam = Beam(env);
+    let from = beam.process(&from)?;
+    TABLE.get_data(&handle_from(handle)?, from, now(), &mut beam);
     Ok(atoms::ok())
 }
 
@@ -74,7 +83,8 @@ fn cancel(handle: Term<'_>, token: u64) -> NifResult<Atom> {
 /// Bound: a copy of at most `OUTPUT_QUEUE` bytes.
 #[rustler::nif]
 fn send<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.send(&handle_from(handle)?, &data, env.pid(), now(), &mut Beam(env)) {
+    let mut beam = Beam(env);
+    Ok(match TABLE.send(&handle_from(handle)?, &data, beam.caller()?, now(), &mut beam) {
         Ok(Sent::All) => atoms::ok().encode(env),
         Ok(Sent::Wait { accepted, token }) => (atoms::wait(), accepted, token).encode(env),
         Err(Closed) => closed(env),
@@ -142,7 +152,8 @@ fn info<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     let handle = handle_from(handle)?;
     let Ok(info) = TABLE.info(&handle) else { return Ok(closed(env)) };
     let idle = now().saturating_sub(info.last_activity);
-    let owner = info.owner.map_or_else(|| atoms::undefined().encode(env), |owner| owner.encode(env));
+    let owner = info.owner.and_then(|owner| owner.local(env));
+    let owner = owner.map_or_else(|| atoms::undefined().encode(env), |owner| owner.encode(env));
     let map = terms::map(
         env,
         &[

@@ -3,13 +3,11 @@
 use std::sync::LazyLock;
 
 use megaphone_core::table::{Chunk, Data, End, Host, Message};
-use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+use rustler::{Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term};
 
 use crate::TABLE;
+use crate::pid::Pid;
 use crate::terms::{self, atoms};
-
-/// A process.
-pub(crate) type Pid = LocalPid;
 
 /// Bytes that are kept: a binary of the VM, so that handing it to a process copies nothing.
 pub(crate) struct Bin(rustler::OwnedBinary);
@@ -47,7 +45,9 @@ impl Resource for Watcher {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        TABLE.process_down(pid, crate::now(), &mut Beam(env));
+        if let Some(pid) = Pid::new(env, &pid) {
+            TABLE.process_down(pid, crate::now(), &mut Beam(env));
+        }
     }
 }
 
@@ -61,21 +61,36 @@ const WATCHER_COUNT: usize = 64;
 /// The VM, as seen from one call.
 pub(crate) struct Beam<'a>(pub(crate) Env<'a>);
 
+impl Beam<'_> {
+    /// The process that made the call.
+    pub(crate) fn caller(&self) -> NifResult<Pid> {
+        Pid::new(self.0, &self.0.pid()).ok_or(Error::BadArg)
+    }
+
+    /// A process that was given as an argument.
+    pub(crate) fn process(&self, pid: &LocalPid) -> NifResult<Pid> {
+        Pid::new(self.0, pid).ok_or(Error::BadArg)
+    }
+}
+
 impl Host for Beam<'_> {
     type Pid = Pid;
     type Chunk = Bin;
 
     fn deliver(&mut self, to: Pid, message: Message<Bin>) {
         let term = encode(self.0, message);
-        // A process that has ended meanwhile reads no messages.
-        let _ = self.0.send(&to, term);
+        if let Some(to) = to.local(self.0) {
+            // A process that has ended meanwhile reads no messages.
+            let _ = self.0.send(&to, term);
+        }
     }
 
     fn is_alive(&mut self, pid: Pid) -> bool {
-        pid.is_alive(self.0)
+        pid.local(self.0).is_some_and(|pid| pid.is_alive(self.0))
     }
 
     fn monitor(&mut self, pid: Pid) -> bool {
+        let Some(pid) = pid.local(self.0) else { return false };
         let at = pid.encode(self.0).hash_internal(0) as usize % WATCHER_COUNT;
         self.0.monitor(&WATCHERS[at], &pid).is_some()
     }

@@ -1,6 +1,7 @@
 //! The NIF library: terms in, one call of `megaphone-core`, terms out.
 //!
 //! * `host`: what the core's table needs of the BEAM: processes, binaries, messages, monitors
+//! * `pid`: a process in one word
 //! * `terms`: conversion of handles, addresses, packets
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
@@ -11,6 +12,7 @@
 mod connections;
 mod host;
 mod links;
+mod pid;
 mod terms;
 
 use std::sync::LazyLock;
@@ -19,7 +21,8 @@ use std::time::Instant;
 use megaphone_core::table::Table;
 use rustler::{Env, Term};
 
-use host::{Bin, Pid};
+use host::Bin;
+use pid::Pid;
 
 /// The one table of the node. It lives as long as the library, which is never unloaded (see `load`).
 static TABLE: LazyLock<Table<Pid, Bin>> = LazyLock::new(Table::new);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use megaphone_core::table::{Action, InputEnd, Link, Refused};
-use rustler::{Atom, Binary, Encoder, Env, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 
-use crate::host::{Beam, Pid};
+use crate::host::Beam;
+use crate::pid::Pid;
 use crate::terms::{self, atoms};
 use crate::{TABLE, now};
 
@@ -46,13 +47,14 @@ fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -
 
 /// Bound: `OUTPUT_BATCH` bytes and `VISITS_PER_CALL` connections.
 #[rustler::nif]
-fn link_output<'a>(env: Env<'a>, link: ResourceArc<LinkRef>) -> Term<'a> {
-    let output = TABLE.link_output(&link.0, env.pid(), &mut Beam(env));
-    if output.is_empty() {
+fn link_output(env: Env<'_>, link: ResourceArc<LinkRef>) -> NifResult<Term<'_>> {
+    let mut beam = Beam(env);
+    let output = TABLE.link_output(&link.0, beam.caller()?, &mut beam);
+    Ok(if output.is_empty() {
         atoms::empty().encode(env)
     } else {
         (atoms::ok(), vec![binary(env, &output)]).encode(env)
-    }
+    })
 }
 
 #[rustler::nif]
