@@ -51,8 +51,8 @@
 -type open_options() :: #{peer => megaphone_nif:address(), packet => megaphone_nif:packet()}.
 -type open_error() :: {limit, connections} | {bad_option, term()}.
 -type put_error() :: closed | {limit, queue_bytes}.
--type recv_error() :: closed | timeout | einval.
--type send_error() :: closed | timeout | einval.
+-type recv_error() :: closed | timeout | einval | {limit, waiters}.
+-type send_error() :: closed | timeout | einval | {limit, waiters}.
 
 %% ---- connections ---------------------------------------------------------------------------------------------
 

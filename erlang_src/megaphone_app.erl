@@ -15,7 +15,15 @@ start(_Type, _Args) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    shut_down(0).
+
+%% Those who read from connections that were opened in this node are told that it is over.
+-spec shut_down(non_neg_integer()) -> ok.
+shut_down(Cursor) ->
+    case megaphone_nif:local_sweep(Cursor) of
+        {more, Next} -> shut_down(Next);
+        done -> ok
+    end.
 
 -spec root(supervisor:startlink_ret()) -> {ok, pid()} | {error, term()}.
 root({ok, _Pid} = Ok) -> Ok;

@@ -10,7 +10,7 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, local_sweep/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0
@@ -19,7 +19,7 @@
 
 -on_load(load/0).
 -nifs([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, local_sweep/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0
@@ -81,6 +81,12 @@ link_down(_Link) ->
 link_sweep(_Link, _Cursor) ->
     not_loaded().
 
+%% @doc Closes a bounded number of the connections that were opened without a link, as {@link link_sweep/2} does;
+%% readers that asked in the original's form are told `{shutdown}'.
+-spec local_sweep(Cursor :: non_neg_integer()) -> {more, Cursor :: non_neg_integer()} | done.
+local_sweep(_Cursor) ->
+    not_loaded().
+
 %% @doc What is known about a link: among others `link' (its number) and `peer'.
 -spec link_info(link()) -> #{atom() => term()}.
 link_info(_Link) ->
@@ -109,7 +115,7 @@ put_data(_Handle, _Data) ->
 %% @doc Takes input: what is there (`Length' 0) or exactly `Length' bytes. After `{wait, Token}' the caller is sent
 %% exactly one `{megaphone, Token, {ok, Data} | {error, closed}}', unless it cancels.
 -spec recv(handle(), Length :: non_neg_integer()) ->
-    {ok, result()} | {wait, token()} | {error, closed | einval}.
+    {ok, result()} | {wait, token()} | {error, closed | einval | {limit, waiters}}.
 recv(_Handle, _Length) ->
     not_loaded().
 
@@ -127,7 +133,7 @@ cancel(_Handle, _Token) ->
 %% @doc Queues output. `{wait, Accepted, Token}': only so many bytes found room; when there is more room the caller
 %% is sent `{megaphone, Token, ok | {error, closed}}'.
 -spec send(handle(), binary()) ->
-    ok | {wait, Accepted :: non_neg_integer(), token()} | {error, closed}.
+    ok | {wait, Accepted :: non_neg_integer(), token()} | {error, closed | {limit, waiters}}.
 send(_Handle, _Data) ->
     not_loaded().
 

@@ -37,8 +37,8 @@
 
 -type socket() :: {'$inet', ?MODULE, megaphone_nif:handle()}.
 -type deadline() :: integer() | infinity.
--type recv_error() :: closed | timeout | einval | enomem.
--type send_error() :: closed | timeout | einval.
+-type recv_error() :: closed | timeout | einval | enomem | {limit, waiters}.
+-type send_error() :: closed | timeout | einval | {limit, waiters}.
 -type option_error() :: closed | einval.
 
 %% The most bytes that one native call is asked for: copying them takes some 10 microseconds.

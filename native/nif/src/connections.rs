@@ -61,10 +61,25 @@ fn recv<'a>(env: Env<'a>, handle: Term<'a>, length: usize) -> NifResult<Term<'a>
     Ok(match TABLE.recv(&handle_from(handle)?, length, beam.caller()?, now(), &mut beam) {
         Ok(Ok(data)) => (atoms::ok(), data_term(env, data)).encode(env),
         Ok(Err(token)) => (atoms::wait(), token).encode(env),
-        Err(RecvError::Closed) => closed(env),
-        Err(RecvError::Invalid) => (atoms::error(), atoms::einval()).encode(env),
-        Err(RecvError::Waiters) => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
+        Err(error) => recv_error(env, error),
     })
+}
+
+fn recv_error(env: Env<'_>, error: RecvError) -> Term<'_> {
+    match error {
+        RecvError::Closed => closed(env),
+        RecvError::Invalid => (atoms::error(), atoms::einval()).encode(env),
+        RecvError::Waiters => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
+    }
+}
+
+/// Bound: `SWEEP_PER_CALL` places.
+#[rustler::nif]
+fn local_sweep(env: Env<'_>, cursor: u64) -> Term<'_> {
+    match TABLE.local_sweep(cursor, &mut Beam(env)) {
+        Some(next) => (atoms::more(), next).encode(env),
+        None => atoms::done().encode(env),
+    }
 }
 
 #[rustler::nif]
@@ -76,8 +91,8 @@ fn get_data<'a>(env: Env<'a>, handle: Term<'a>, from: LocalPid) -> NifResult<Ato
 }
 
 #[rustler::nif]
-fn cancel(handle: Term<'_>, token: u64) -> NifResult<Atom> {
-    Ok(if TABLE.cancel(&handle_from(handle)?, token) { atoms::ok() } else { atoms::gone() })
+fn cancel(env: Env<'_>, handle: Term<'_>, token: u64) -> NifResult<Atom> {
+    Ok(if TABLE.cancel(&handle_from(handle)?, token, &mut Beam(env)) { atoms::ok() } else { atoms::gone() })
 }
 
 /// Bound: a copy of at most `OUTPUT_QUEUE` bytes.
@@ -86,6 +101,7 @@ fn send<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<
     let mut beam = Beam(env);
     Ok(match TABLE.send(&handle_from(handle)?, &data, beam.caller()?, now(), &mut beam) {
         Ok(Sent::All) => atoms::ok().encode(env),
+        Ok(Sent::Refused) => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
         Ok(Sent::Wait { accepted, token }) => (atoms::wait(), accepted, token).encode(env),
         Err(Closed) => closed(env),
     })
@@ -96,7 +112,10 @@ fn set_active<'a>(env: Env<'a>, handle: Term<'a>, active: Term<'a>) -> NifResult
     let Ok(active) = terms::active_from(active) else {
         return Ok((atoms::error(), atoms::einval()).encode(env));
     };
-    Ok(ok_or_closed(env, TABLE.set_active(&handle_from(handle)?, active, &mut Beam(env))))
+    Ok(match TABLE.set_active(&handle_from(handle)?, active, &mut Beam(env)) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(error) => recv_error(env, error),
+    })
 }
 
 #[rustler::nif]
@@ -123,7 +142,8 @@ fn sockname<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
 
 #[rustler::nif]
 fn close<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Atom> {
-    TABLE.close(&handle_from(handle)?, now(), &mut Beam(env));
+    let mut beam = Beam(env);
+    TABLE.close(&handle_from(handle)?, beam.caller()?, now(), &mut beam);
     Ok(atoms::ok())
 }
 

@@ -24,6 +24,8 @@ pub enum Sent {
         /// Names the wait.
         token: u64,
     },
+    /// Nothing is queued: too many senders wait.
+    Refused,
 }
 
 /// Live objects of a table, counted when asked: for operators, and for tests that nothing leaks.
@@ -150,7 +152,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(RecvError::Closed)?;
         let token = shard.next_token();
-        let waiter = Waiter { pid, token: Some(token), length };
+        let waiter = Waiter { pid, token: Some(token), length, turn: false };
         let result = read(&mut shard, place, waiter, self.limits.waiters);
         let effect = shard.finish(place, false);
         drop(shard);
@@ -169,7 +171,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             return; // nothing may be taken for it
         }
         let mut shard = self.shard_for(handle);
-        let waiter = Waiter { pid: from, token: None, length: 0 };
+        let waiter = Waiter { pid: from, token: None, length: 0, turn: false };
         let Some(place) = shard.find(handle) else {
             host.deliver(from, Message::Plain(Err(End::Closed)));
             return;
@@ -195,8 +197,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
     }
 
-    /// Takes a wait back. False: it is over already, and its message has been sent.
-    pub fn cancel(&self, handle: &Handle, token: u64) -> bool {
+    /// Takes a wait back. False: it is over already, and its message has been sent. A sender that was told of room and
+    /// cancels gives up its turn.
+    pub fn cancel<H: Host<Pid = P, Chunk = C>>(&self, handle: &Handle, token: u64, host: &mut H) -> bool {
         let mut shard = self.shard_for(handle);
         let Some(place) = shard.find(handle) else { return false };
         let Some(queues) = shard.slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) else {
@@ -210,8 +213,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         let Some(waiter) = found else { return false };
         shard.waiting.remove(waiter.pid, place);
+        shard.wake_senders(place, self.limits.output_queue, host);
         shard.settle(place);
-        true
+        !waiter.turn
     }
 
     /// Queues output, as much as fits into [`OUTPUT_QUEUE`](crate::limits::OUTPUT_QUEUE) bytes; senders that have to wait are served in order.
@@ -237,11 +241,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let owner = slot.owner;
         let local = slot.link == 0;
         let queues = slot.queues();
-        let room = if queues.senders.is_empty() {
-            self.limits.output_queue.saturating_sub(queues.output.len())
-        } else {
-            0
-        };
+        let turn = queues.senders.front().is_some_and(|first| first.turn && first.pid == pid);
+        if turn {
+            queues.senders.pop_front();
+        }
+        let free = self.limits.output_queue.saturating_sub(queues.output.len());
+        let room = if turn || queues.senders.is_empty() { free } else { 0 };
         let accepted = room.min(data.len());
         queues.output.push(&data[..accepted]);
         if let Framing::Request { answered, .. } = &mut queues.framing {
@@ -252,12 +257,24 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let sent = if accepted == data.len() {
             Sent::All
         } else if queues.senders.len() >= self.limits.waiters {
-            return Err(Closed);
+            Sent::Refused
         } else {
-            queues.senders.push_back(Waiter { pid, token: Some(token), length: 0 });
-            shard.waiting.add(pid, place);
+            let waiter = Waiter { pid, token: Some(token), length: 0, turn: false };
+            if turn {
+                queues.senders.push_front(waiter)
+            } else {
+                queues.senders.push_back(waiter)
+            }
             Sent::Wait { accepted, token }
         };
+        match (turn, sent) {
+            (false, Sent::Wait { .. }) => shard.waiting.add(pid, place),
+            (true, Sent::All | Sent::Refused) => {
+                shard.waiting.remove(pid, place);
+                shard.wake_senders(place, self.limits.output_queue, host);
+            }
+            _ => {}
+        }
         if let (true, Some(owner)) = (tell, owner) {
             host.deliver(owner, Message::Output(*handle));
         }
@@ -266,7 +283,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if let Some(effect) = effect {
             self.apply(effect, None, host);
         }
-        if sent != Sent::All {
+        if matches!(sent, Sent::Wait { .. }) {
             self.watch(pid, handle.slot as usize % SHARDS, now, host);
         }
         Ok(sent)
@@ -305,16 +322,23 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Makes a connection active or passive. Becoming active ends the framing of requests: a tunnel from now on.
     ///
     /// # Errors
-    /// [`Closed`].
+    /// [`RecvError::Closed`]; [`RecvError::Invalid`] for a count that does not fit when it is added to what is left.
     pub fn set_active<H: Host<Pid = P, Chunk = C>>(
         &self,
         handle: &Handle,
         active: Active,
         host: &mut H,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), RecvError> {
         let mut shard = self.shard_for(handle);
-        let place = shard.find(handle).ok_or(Closed)?;
-        let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        let place = shard.find(handle).ok_or(RecvError::Closed)?;
+        let slot = shard.slots.get_mut(place as usize).ok_or(RecvError::Closed)?;
+        let active = match (slot.queues().active, active) {
+            // As inet has it: counts add up, and a sum that is not positive makes the connection passive.
+            (Active::Count(left), Active::Count(more)) => {
+                Active::Count(left.checked_add(more).ok_or(RecvError::Invalid)?)
+            }
+            (_, active) => active,
+        };
         if active != Active::Passive && slot.flags.http {
             let queues = slot.queues();
             queues.framing = Framing::Stream;
@@ -322,11 +346,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             slot.flags.http = false;
         }
         let queues = slot.queues();
-        queues.active = match (queues.active, active) {
-            // As inet has it: counts add up, and a sum that is not positive makes the connection passive.
-            (Active::Count(now), Active::Count(more)) => Active::Count(now.saturating_add(more)),
-            (_, active) => active,
-        };
+        queues.active = active;
         if let (Active::Count(count), Some(owner)) = (queues.active, slot.owner)
             && count <= 0
         {
@@ -413,10 +433,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// Closes for good. What was sent goes out first. A connection of a link is gone for the API at once; of one opened
-    /// from Erlang, what is queued in either direction can still be taken.
-    pub fn close<H: Host<Pid = P, Chunk = C>>(&self, handle: &Handle, now: u32, host: &mut H) {
+    /// from Erlang, what is queued in either direction can still be taken, and its owner, unless it is the one that closes
+    /// (`by`), still learns of the end.
+    pub fn close<H: Host<Pid = P, Chunk = C>>(&self, handle: &Handle, by: P, now: u32, host: &mut H) {
         let mut shard = self.shard_for(handle);
         let Some(place) = shard.find(handle) else { return };
+        if let Some(slot) = shard.slots.get_mut(place as usize) {
+            slot.flags.told |= slot.owner == Some(by);
+        }
         let effect = shard.close(place, CloseReason::Normal, now, host);
         if handle.link != 0
             && let Some(slot) = shard.slots.get_mut(place as usize)
@@ -455,7 +479,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             if let Some(queues) = slot.queues.as_mut() {
                 queues.input.clear();
             }
-            shard.wake_all(place, End::Closed, host);
+            shard.end_input(place, End::Closed, host);
         }
         let mut effect = None;
         if write && let Some(slot) = shard.slots.get_mut(place as usize) {
@@ -581,7 +605,10 @@ fn read<P: Copy + Eq + Hash, C: Chunk>(
             shard.waiting.add(waiter.pid, place);
             Ok(None)
         }
-        Next::Closed => Err(RecvError::Closed),
+        Next::Closed => {
+            slot.flags.told = true;
+            Err(RecvError::Closed)
+        }
         Next::Invalid => Err(RecvError::Invalid),
         Next::Detach => {
             shard.detach(place);

@@ -10,6 +10,7 @@ use super::{Closed, Data, End, Handle, Host, Message, Packet};
 use crate::http::head::{self, Body};
 use crate::limits::{LOCAL_QUEUE, MAX_RECV, SMALL_BODY, WINDOW};
 use crate::link::{CloseReason, ReadyMode};
+use crate::packet::{self, HttpPacket};
 
 /// What a reader gets.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         let queues = self.queues();
         match queues.framing {
             Framing::Stream if queues.packet == Packet::Raw => queues.next_bytes(length, closed),
+            Framing::Stream if length > 0 => Next::Invalid, // a packet has the length it has
             Framing::Stream => queues.next_packet(closed),
             Framing::Request { left, answered } => self.next_of_request(length, left, answered),
             Framing::Boundary { .. } => self.next_request(length),
@@ -170,7 +172,8 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         if there == 0 || there < length {
             return if closed { Next::Closed } else { Next::Wait };
         }
-        let count = if length == 0 { there } else { length };
+        // "All there is" ends where joining it would take a reader's scheduler too long.
+        let count = if length == 0 { there.min(WINDOW as usize) } else { length };
         Next::Data(Data::Bytes(self.input.take(count)))
     }
 
@@ -203,8 +206,12 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         } else if field {
             self.body_length = lines::content_length(line).or(self.body_length);
         }
-        // An empty line where a request line is expected is passed on as the decoder has it, and changes nothing.
-        self.in_head = if field { self.in_head && !end } else { !end };
+        // After a line that is no start line the decoder expects one again.
+        self.in_head = if field {
+            self.in_head && !end
+        } else {
+            !matches!(packet::start_line(line), HttpPacket::Error(_))
+        };
         Next::Data(Data::Line { packet: self.packet, field, bytes: self.input.take(length) })
     }
 }
@@ -267,8 +274,10 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
                 .queues
                 .as_ref()
                 .map_or((false, false), |queues| (queues.input.len() > 0, queues.output.len() > 0));
-            // What is queued can still be read by the owner; the opener of a local connection may take its output.
-            let needed = slot.owner.is_some() && (unread || (slot.link == 0 && untaken));
+            // What is queued can still be read by the owner, and the opener of a local connection may take its output.
+            // A stream's owner learns of the end even if it looks later. The consumer of a request does not look.
+            let untold = !slot.flags.http && !slot.flags.told;
+            let needed = slot.owner.is_some() && (unread || untold || (slot.link == 0 && untaken));
             if slot.flags.released || !needed {
                 self.remove(place);
             }
@@ -320,27 +329,35 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         self.wake_all(place, end, host);
     }
 
-    /// Input is over: waiting readers are served with what there is or told the end, senders are told the end.
+    /// The connection is over: waiting readers are served with what there is or told the end, senders are told the end.
     pub(super) fn wake_all<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, end: End, host: &mut H) {
-        let Some(handle) = self.handle(place) else { return };
+        self.end_input(place, end, host);
         let (slots, waiting) = (&mut self.slots, &mut self.waiting);
-        let Some(slot) = slots.get_mut(place as usize) else { return };
-        if slot.queues.is_none() {
+        let Some(queues) = slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) else {
             return;
-        }
-        // Readers that can still be served are; the others find the input closed.
-        serve_readers_until(slot, waiting, place, end, host);
-        serve_active(slot, handle, host);
-        let queues = slot.queues();
+        };
         for waiter in std::mem::take(&mut queues.senders) {
             waiting.remove(waiter.pid, place);
             let token = waiter.token.unwrap_or_default(); // senders always have one
-            host.deliver(waiter.pid, Message::Room { token, result: Err(Closed) });
+            if !waiter.turn {
+                host.deliver(waiter.pid, Message::Room { token, result: Err(Closed) });
+            }
         }
     }
 
-    /// Lets blocked senders go on when at least half of the output queue is free. All of them: one that was told and
-    /// then died must not keep the others waiting.
+    /// No more input comes: waiting readers are served with what there is or told the end.
+    pub(super) fn end_input<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, end: End, host: &mut H) {
+        let Some(handle) = self.handle(place) else { return };
+        let (slots, waiting) = (&mut self.slots, &mut self.waiting);
+        let Some(slot) = slots.get_mut(place as usize) else { return };
+        if slot.queues.is_some() {
+            serve_readers_until(slot, waiting, place, end, host);
+            serve_active(slot, handle, host);
+        }
+    }
+
+    /// Lets the first blocked sender go on when at least half of the output queue is free. It keeps its place until it
+    /// has sent, given up or died, so that what a process sends at once stays together.
     pub(super) fn wake_senders<H: Host<Pid = P, Chunk = C>>(
         &mut self,
         place: u32,
@@ -354,10 +371,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         if queues.output.len() > queue / 2 {
             return;
         }
-        for waiter in std::mem::take(&mut queues.senders) {
+        while let Some(waiter) = queues.senders.front_mut() {
+            if waiter.turn {
+                return;
+            }
+            if host.is_alive(waiter.pid) {
+                waiter.turn = true;
+                let token = waiter.token.unwrap_or_default(); // senders always have one
+                host.deliver(waiter.pid, Message::Room { token, result: Ok(()) });
+                return;
+            }
             waiting.remove(waiter.pid, place);
-            let token = waiter.token.unwrap_or_default(); // senders always have one
-            host.deliver(waiter.pid, Message::Room { token, result: Ok(()) });
+            queues.senders.pop_front();
         }
     }
 }
@@ -399,7 +424,10 @@ fn serve_readers_until<H: Host>(
             match slot.next(waiter.length) {
                 Next::Data(data) => Some(Ok(data)),
                 Next::Wait => break,
-                Next::Closed | Next::Invalid => Some(Err(end)),
+                Next::Closed | Next::Invalid => {
+                    slot.flags.told = true;
+                    Some(Err(end))
+                }
                 Next::Detach => {
                     detach = true;
                     Some(Err(End::Closed))
@@ -452,6 +480,7 @@ fn serve_active<H: Host>(slot: &mut Slot<H::Pid, H::Chunk>, handle: Handle, host
     }
     if closed && queues.active != Active::Passive {
         queues.active = Active::Passive;
+        slot.flags.told = true;
         host.deliver(owner, Message::ActiveClosed(handle));
     }
 }

@@ -281,7 +281,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         while set != 0 {
             let number = set.trailing_zeros() as usize;
             set &= set - 1;
-            let effects = self.shard(number).process_down(pid, now, host);
+            let effects = self.shard(number).process_down(pid, now, self.limits.output_queue, host);
             for effect in effects {
                 self.apply(effect, None, host);
             }

@@ -208,6 +208,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         &mut self,
         pid: P,
         now: u32,
+        queue: usize,
         host: &mut H,
     ) -> Vec<Effect> {
         for place in self.waiting.all(pid) {
@@ -216,6 +217,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
                 queues.readers.retain(|waiter| waiter.pid != pid);
                 queues.senders.retain(|waiter| waiter.pid != pid);
             }
+            self.wake_senders(place, queue, host); // the turn may have been the dead one's
             self.settle(place);
         }
         let owned = self.owned_by(pid);

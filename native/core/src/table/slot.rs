@@ -72,6 +72,8 @@ pub(super) struct Flags {
     pub(super) input_closed: bool,
     /// Nothing more may be sent.
     pub(super) output_closed: bool,
+    /// Somebody who uses the connection has been told that it is closed.
+    pub(super) told: bool,
 }
 
 impl<P: Copy, C> Slot<P, C> {
@@ -119,6 +121,8 @@ pub(super) struct Waiter<P> {
     pub(super) token: Option<u64>,
     /// For a reader in raw mode: so many bytes, 0 for all there is.
     pub(super) length: usize,
+    /// A sender that was told of room and may now send before all others.
+    pub(super) turn: bool,
 }
 
 /// When data is sent to the owner by itself.

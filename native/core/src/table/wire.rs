@@ -327,6 +327,15 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         cursor: u64,
         host: &mut H,
     ) -> Option<u64> {
+        self.sweep(link.incarnation, cursor, host)
+    }
+
+    /// Closes the connections that were opened from Erlang, in the same slices: the application stops.
+    pub fn local_sweep<H: Host<Pid = P, Chunk = C>>(&self, cursor: u64, host: &mut H) -> Option<u64> {
+        self.sweep(0, cursor, host)
+    }
+
+    fn sweep<H: Host<Pid = P, Chunk = C>>(&self, link: u32, cursor: u64, host: &mut H) -> Option<u64> {
         let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
         if number >= SHARDS {
             return None;
@@ -334,7 +343,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard(number);
         let to = shard.slots.bound().min(from + SWEEP_PER_CALL);
         for place in from..to {
-            if shard.slots.get(place).is_some_and(|slot| slot.link == link.incarnation) {
+            if shard.slots.get(place).is_some_and(|slot| slot.link == link) {
                 shard.link_gone(place as u32, &self.hasher, host);
             }
         }

@@ -231,6 +231,7 @@ fn output_waits_for_credit() {
                 blocked = true;
                 break;
             }
+            Sent::Refused => panic!("nobody waits"),
         }
         let frames = peer.output();
         assert!(frames.iter().all(|text| text == &format!("data 7 {DATA_CHUNK}")), "{frames:?}");

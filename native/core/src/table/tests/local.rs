@@ -39,14 +39,14 @@ fn a_forged_or_stale_handle_answers_closed() {
         assert_eq!(table.put_data(&wrong, b"x", 0, &mut world), Err(Refused::Closed));
         assert_eq!(table.send(&wrong, b"x", 9, 0, &mut world), Err(Closed));
         assert_eq!(table.peername(&wrong), Err(Closed));
-        table.close(&wrong, 0, &mut world);
+        table.close(&wrong, OWNER, 0, &mut world);
     }
     assert_eq!(table.peername(&handle), Ok(client()));
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     let next = open(&table, &mut world);
     assert_ne!(next, handle);
     assert!(matches!(table.recv(&handle, 0, 9, 0, &mut world), Err(RecvError::Closed)));
-    table.close(&next, 0, &mut world);
+    table.close(&next, OWNER, 0, &mut world);
     assert_empty(&table);
 }
 
@@ -63,7 +63,7 @@ fn readers_are_served_in_order_and_dead_ones_take_nothing() {
     assert_eq!(world.answer(), Some((13, tokens[2], Ok(b"second".to_vec()))));
     table.put_data(&handle, b"third", 0, &mut world).expect("fits");
     assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"third".to_vec()));
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert_empty(&table);
 }
 
@@ -73,16 +73,16 @@ fn a_cancel_loses_nothing() {
     let (table, mut world) = (TestTable::new(), World::default());
     let handle = open(&table, &mut world);
     let first = wait(&table, &mut world, &handle, 11);
-    assert!(table.cancel(&handle, first));
-    assert!(!table.cancel(&handle, first));
+    assert!(table.cancel(&handle, first, &mut world));
+    assert!(!table.cancel(&handle, first, &mut world));
     table.put_data(&handle, b"kept", 0, &mut world).expect("fits");
     assert_eq!(world.answer(), None);
     assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"kept".to_vec()));
     let second = wait(&table, &mut world, &handle, 11);
     table.put_data(&handle, b"crossed", 0, &mut world).expect("fits");
-    assert!(!table.cancel(&handle, second));
+    assert!(!table.cancel(&handle, second, &mut world));
     assert_eq!(world.answer(), Some((11, second, Ok(b"crossed".to_vec()))));
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert_empty(&table);
 }
 
@@ -138,7 +138,7 @@ fn connections_and_waiters_are_limited() {
     let first = open(&table, &mut world);
     let second = open(&table, &mut world);
     assert_eq!(table.open(client(), Packet::Raw, OWNER, 0, &mut world), Err(Refused::Connections));
-    table.close(&second, 0, &mut world);
+    table.close(&second, OWNER, 0, &mut world);
     let third = open(&table, &mut world);
     wait(&table, &mut world, &first, 11);
     wait(&table, &mut world, &first, 12);
@@ -154,13 +154,13 @@ fn a_close_wakes_all_and_loses_nothing() {
     let (table, mut world) = (TestTable::new(), World::default());
     let handle = open(&table, &mut world);
     let tokens: Vec<u64> = [11, 12].iter().map(|pid| wait(&table, &mut world, &handle, *pid)).collect();
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert_eq!(world.answer(), Some((11, tokens[0], Err(End::Closed))));
     assert_eq!(world.answer(), Some((12, tokens[1], Err(End::Closed))));
     let handle = open(&table, &mut world);
     table.put_data(&handle, b"queued", 0, &mut world).expect("fits");
-    table.close(&handle, 0, &mut world);
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert_eq!(table.put_data(&handle, b"late", 0, &mut world), Err(Refused::Closed));
     assert_eq!(read(&table, &mut world, &handle, 3), Ok(b"que".to_vec()));
     assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"ued".to_vec()));
@@ -216,7 +216,7 @@ fn active_modes_deliver_by_themselves() {
     table.put_data(&handle, b"6", 0, &mut world).expect("fits");
     assert!(world.mail.is_empty());
     table.set_active(&handle, Active::Always, &mut world).expect("open");
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert_eq!([next(&mut world), next(&mut world)].concat(), b"6closed");
     assert_empty(&table);
 }
@@ -240,14 +240,20 @@ fn a_full_output_queue_blocks_senders_until_it_is_taken() {
     assert!(
         matches!(world.mail.pop_front(), Some((11, Message::Room { token: t, result: Ok(()) })) if t == token)
     );
+    assert_eq!(table.output(&handle, &mut world), Ok(None));
+    // The others wait until the first has sent the rest.
+    assert!(matches!(table.send(&handle, b"y", 13, 0, &mut world), Ok(Sent::Wait { accepted: 0, .. })));
+    assert!(world.mail.is_empty());
+    assert_eq!(table.send(&handle, b"ef", 11, 0, &mut world), Ok(Sent::All));
     assert!(
         matches!(world.mail.pop_front(), Some((12, Message::Room { token: t, result: Ok(()) })) if t == second)
     );
-    assert_eq!(table.output(&handle, &mut world), Ok(None));
-    assert_eq!(table.send(&handle, b"ef", 11, 0, &mut world), Ok(Sent::All));
     assert!(matches!(world.mail.pop_front(), Some((OWNER, Message::Output(_)))));
+    assert!(!table.cancel(&handle, second, &mut world), "the message was sent");
+    world.kill(&table, 13);
+    world.mail.clear();
     let Ok(Sent::Wait { token, .. }) = table.send(&handle, b"xyz", 12, 0, &mut world) else { panic!() };
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert!(
         matches!(world.mail.pop_front(), Some((12, Message::Room { token: t, result: Err(Closed) })) if t == token)
     );
@@ -281,7 +287,7 @@ fn packets_come_out_line_by_line_with_their_body() {
                 match table.recv(&handle, 0, 9, 0, &mut world).expect("open") {
                     Ok(data) => got.push(bytes(data)),
                     Err(token) => {
-                        assert!(table.cancel(&handle, token));
+                        assert!(table.cancel(&handle, token, &mut world));
                         break;
                     }
                 }
@@ -302,7 +308,7 @@ fn plain_readers_are_answered_in_any_case() {
     table.put_data(&handle, b"x", 0, &mut world).expect("fits");
     assert!(matches!(world.mail.pop_front(), Some((11, Message::Plain(Ok(_))))));
     table.get_data(&handle, 12, 0, &mut world);
-    table.close(&handle, 0, &mut world);
+    table.close(&handle, OWNER, 0, &mut world);
     assert!(matches!(world.mail.pop_front(), Some((12, Message::Plain(Err(End::Closed))))));
     table.get_data(&handle, 13, 0, &mut world);
     assert!(matches!(world.mail.pop_front(), Some((13, Message::Plain(Err(End::Closed))))));
@@ -320,5 +326,63 @@ fn a_dead_plain_reader_takes_nothing() {
     assert!(world.mail.is_empty());
     assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"kept".to_vec()));
     world.kill(&table, OWNER);
+    assert_empty(&table);
+}
+
+/// The turn of a sender that was told of room ends with its death, and the next one gets it.
+#[test]
+fn a_turn_ends_with_its_sender() {
+    let limits = TableLimits { output_queue: 4, ..TableLimits::default() };
+    let (table, mut world) = (TestTable::with_limits(limits), World::default());
+    let handle = open(&table, &mut world);
+    for pid in [11, 12] {
+        assert!(matches!(table.send(&handle, b"abcde", pid, 0, &mut world), Ok(Sent::Wait { .. })));
+    }
+    world.mail.clear();
+    assert_eq!(table.output(&handle, &mut world), Ok(Some(b"abcd".to_vec())));
+    assert!(matches!(world.mail.pop_front(), Some((11, Message::Room { result: Ok(()), .. }))));
+    world.kill(&table, 11);
+    assert!(matches!(world.mail.pop_front(), Some((12, Message::Room { result: Ok(()), .. }))));
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}
+
+/// An owner that becomes active after the end is still told of it.
+#[test]
+fn an_owner_that_looks_later_learns_of_the_end() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = open(&table, &mut world);
+    table.close(&handle, 9, 0, &mut world);
+    assert_eq!(table.set_active(&handle, Active::Once, &mut world), Ok(()));
+    assert!(matches!(world.mail.pop_front(), Some((OWNER, Message::ActiveClosed(_)))));
+    assert_empty(&table);
+}
+
+/// A count beyond 16 bits is refused and changes nothing; a length in a packet mode is refused.
+#[test]
+fn impossible_modes_are_refused() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = open(&table, &mut world);
+    table.set_active(&handle, Active::Count(i16::MAX), &mut world).expect("open");
+    assert_eq!(table.set_active(&handle, Active::Count(1), &mut world), Err(RecvError::Invalid));
+    assert_eq!(table.info(&handle).map(|info| info.active), Ok(Active::Count(i16::MAX)));
+    table.set_active(&handle, Active::Passive, &mut world).expect("open");
+    table.set_packet(&handle, Packet::HttpBin, &mut world).expect("open");
+    assert!(matches!(table.recv(&handle, 3, 9, 0, &mut world), Err(RecvError::Invalid)));
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}
+
+/// When the application stops, readers of connections opened from Erlang are told so.
+#[test]
+fn a_stop_shuts_local_connections_down() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = open(&table, &mut world);
+    table.get_data(&handle, 11, 0, &mut world);
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = table.local_sweep(at, &mut world);
+    }
+    assert!(matches!(world.mail.pop_front(), Some((11, Message::Plain(Err(End::Shutdown))))));
     assert_empty(&table);
 }

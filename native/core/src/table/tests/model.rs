@@ -63,7 +63,7 @@ proptest! {
                 },
                 Op::Cancel(at) => {
                     if let Some(at) = (!waits.is_empty()).then(|| at % waits.len()) {
-                        prop_assert!(table.cancel(&handle, waits[at].0));
+                        prop_assert!(table.cancel(&handle, waits[at].0, &mut world));
                         waits.remove(at);
                     }
                 }
@@ -75,7 +75,7 @@ proptest! {
                     let _ = table.set_active(&handle, active, &mut world);
                 }
                 Op::Close => {
-                    table.close(&handle, 0, &mut world);
+                    table.close(&handle, 1, 0, &mut world);
                     closed = true;
                 }
             }
