@@ -1,5 +1,7 @@
 %% @private
 %% @doc Takes a complete HTTP packet apart, into what {@link erlang:decode_packet/3} gives for its pieces.
+%%
+%% Request heads of the strict common form are taken apart natively in one step; all others by decode_packet itself.
 -module(megaphone_packet).
 
 -export([parse/1]).
@@ -34,6 +36,34 @@ parse(Packet) when is_binary(Packet) ->
 start(<<>>, [_ | _] = Results) ->
     {ok, lists:reverse(Results)};
 start(Data, Results) ->
+    case megaphone_nif:parse_head(Data) of
+        {ok, Head, Length} ->
+            <<_:Length/binary, Rest/binary>> = Data,
+            case body_length(Head, undefined) of
+                {ok, BodyLength} -> body(Rest, BodyLength, lists:reverse(Head, Results));
+                {error, _} = Error -> Error
+            end;
+        slow ->
+            first_line(Data, Results)
+    end.
+
+-spec body_length([result()], undefined | non_neg_integer()) ->
+    {ok, undefined | non_neg_integer()} | {error, error()}.
+body_length([{http_header, _, 'Content-Length', _, Value} | Rest], Length) ->
+    case content_length(Value) of
+        {ok, Other} when Length =/= undefined, Other =/= Length -> {error, bad_content_length};
+        {ok, New} -> body_length(Rest, New);
+        error -> {error, bad_content_length}
+    end;
+body_length([{http_header, _, 'Transfer-Encoding', _, _} | _], _Length) ->
+    {error, {unsupported, transfer_encoding}};
+body_length([_ | Rest], Length) ->
+    body_length(Rest, Length);
+body_length([], Length) ->
+    {ok, Length}.
+
+-spec first_line(binary(), [result()]) -> {ok, [result()]} | {error, error()}.
+first_line(Data, Results) ->
     case erlang:decode_packet(http_bin, Data, []) of
         {ok, {http_error, _Line}, _Rest} -> {error, bad_request};
         {ok, First, Rest} -> headers(Rest, undefined, [First | Results]);
@@ -46,13 +76,10 @@ headers(Data, Length, Results) ->
     case erlang:decode_packet(httph_bin, Data, []) of
         {ok, http_eoh, Rest} ->
             body(Rest, Length, [http_eoh | Results]);
-        {ok, {http_header, _, 'Transfer-Encoding', _, _}, _Rest} ->
-            {error, {unsupported, transfer_encoding}};
-        {ok, {http_header, _, 'Content-Length', _, Value} = Header, Rest} ->
-            case content_length(Value) of
-                {ok, Other} when Length =/= undefined, Other =/= Length -> {error, bad_content_length};
+        {ok, {http_header, _, Name, _, _} = Header, Rest} when Name =:= 'Content-Length'; Name =:= 'Transfer-Encoding' ->
+            case body_length([Header], Length) of
                 {ok, New} -> headers(Rest, New, [Header | Results]);
-                error -> {error, bad_content_length}
+                {error, _} = Error -> Error
             end;
         {ok, {http_header, _, _, _, _} = Header, Rest} ->
             headers(Rest, Length, [Header | Results]);

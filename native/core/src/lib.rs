@@ -19,4 +19,5 @@ pub mod http;
 pub mod limits;
 pub mod link;
 pub mod packet;
+mod sync;
 pub mod table;

@@ -5,6 +5,7 @@
 //! * `terms`: conversion of handles, addresses, packets
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
+//! * `parse`: the NIF that takes a request head apart
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
 //! Panics become Erlang exceptions (rustler unwinds); none can be caused by a peer.
@@ -12,6 +13,7 @@
 mod connections;
 mod host;
 mod links;
+mod parse;
 mod pid;
 mod terms;
 

@@ -12,7 +12,7 @@ use rustler::{Encoder, Env, Error, NifResult, Term};
 #[allow(missing_docs, non_snake_case)]
 pub(crate) mod atoms {
     rustler::atoms! {
-        ok, error, closed, einval, limit, links, connections, queue_bytes, waiters, wait, gone, more, stop, start, done, empty,
+        ok, error, closed, einval, limit, links, connections, queue_bytes, waiters, wait, gone, more, stop, start, done, empty, slow,
         megaphone, megaphone_output, megaphone_socket, inet = "$inet",
         shutdown, tcp, tcp_closed, tcp_passive, once, read, write, read_write,
         raw, http, http_bin, httph, httph_bin, https,
@@ -104,37 +104,47 @@ pub(crate) fn active_from(term: Term<'_>) -> NifResult<Active> {
     if atom == atoms::once() { Ok(Active::Once) } else { Err(Error::BadArg) }
 }
 
-/// One HTTP packet as `erlang:decode_packet/3` gives it.
+/// One line as the HTTP packet that `erlang:decode_packet/3` gives for it.
 pub(crate) fn packet<'a>(env: Env<'a>, kind: Packet, field: bool, line: &[u8]) -> Term<'a> {
     let binary = matches!(kind, Packet::HttpBin | Packet::HttphBin);
-    let text = |bytes: &[u8]| string(env, bytes, binary);
     let decoded = if field { packet::field_line(line) } else { packet::start_line(line) };
-    match decoded {
+    http_packet(env, decoded, &|bytes| string(env, bytes, binary))
+}
+
+/// A packet as a term; `text` makes its strings.
+pub(crate) fn http_packet<'a>(
+    env: Env<'a>,
+    packet: HttpPacket<'_>,
+    text: &impl Fn(&[u8]) -> Term<'a>,
+) -> Term<'a> {
+    match packet {
         HttpPacket::Request { method, uri, version } => {
             let method = match METHODS.iter().position(|known| known.as_bytes() == method) {
                 Some(at) => known_atoms(env).methods[at].encode(env),
                 None => text(method),
             };
-            (atoms::http_request(), method, uri_term(env, uri, binary), version).encode(env)
+            (atoms::http_request(), method, uri_term(env, uri, text), version).encode(env)
         }
         HttpPacket::Response { version, status, phrase } => {
             (atoms::http_response(), version, status, text(phrase)).encode(env)
         }
         HttpPacket::Field { name, value } => {
+            let original = text(name);
             let (index, given) = match packet::field_index(name) {
                 Some(at) => (at + 1, known_atoms(env).fields[at].encode(env)),
-                None if name.len() <= MAX_TITLE_CASE => (0, text(&packet::title_case(name))),
-                None => (0, text(name)),
+                None if name.len() <= MAX_TITLE_CASE => {
+                    (0, text(packet::title_case(name, &mut [0; MAX_TITLE_CASE])))
+                }
+                None => (0, original),
             };
-            (atoms::http_header(), index, given, text(name), text(value)).encode(env)
+            (atoms::http_header(), index, given, original, text(value)).encode(env)
         }
         HttpPacket::EndOfHead => atoms::http_eoh().encode(env),
         HttpPacket::Error(line) => (atoms::http_error(), text(line)).encode(env),
     }
 }
 
-fn uri_term<'a>(env: Env<'a>, uri: Uri<'_>, binary: bool) -> Term<'a> {
-    let text = |bytes: &[u8]| string(env, bytes, binary);
+fn uri_term<'a>(env: Env<'a>, uri: Uri<'_>, text: &impl Fn(&[u8]) -> Term<'a>) -> Term<'a> {
     match uri {
         Uri::Star => atoms::star().encode(env),
         Uri::Path(path) => (atoms::abs_path(), text(path)).encode(env),

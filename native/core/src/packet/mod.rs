@@ -2,7 +2,11 @@
 //!
 //! The line comes complete with its line end (and its continuation lines). What is returned borrows from it.
 //! `erlang:decode_packet/3` is the oracle: equal results for the types `http_bin` and `httph_bin`, property-tested
-//! through the NIF. It is lenient where RFC 9112 is strict; the strict parser is [`http::head`](crate::http::head).
+//! through the NIF. [`whole_head`] does a whole strictly valid head at once. `erlang:decode_packet/3` is lenient where RFC 9112 is strict; the strict parser is [`http::head`](crate::http::head).
+
+mod whole;
+
+pub use whole::{WholeHead, whole_head};
 
 /// A decoded packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,24 +128,48 @@ pub const FIELDS: [&str; 52] = [
 /// Longest field name that is written in `Title-Case` for Erlang; longer ones stay as they came.
 pub const MAX_TITLE_CASE: usize = 50;
 
-/// A field name as Erlang has it: each word's first letter upper case, the others lower case.
-#[must_use]
-pub fn title_case(name: &[u8]) -> Vec<u8> {
+/// Writes a field name of at most [`MAX_TITLE_CASE`] bytes as Erlang has it: each word's first letter upper case, the
+/// others lower case. What is longer is cut.
+pub fn title_case<'a>(name: &[u8], out: &'a mut [u8; MAX_TITLE_CASE]) -> &'a [u8] {
     let mut upper = true;
-    name.iter()
-        .map(|byte| {
-            let cased = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
-            // Only a dash inside a word's lower-case part starts a new word; a leading one does not.
-            upper = !upper && *byte == b'-';
-            cased
-        })
-        .collect()
+    for (to, byte) in out.iter_mut().zip(name) {
+        *to = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+        // Only a dash inside a word's lower-case part starts a new word; a leading one does not.
+        upper = !upper && *byte == b'-';
+    }
+    &out[..name.len().min(MAX_TITLE_CASE)]
 }
 
 /// The place (from 0) of a name in [`FIELDS`], whatever its case.
 #[must_use]
 pub fn field_index(name: &[u8]) -> Option<usize> {
-    FIELDS.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    let first = name.first()?.to_ascii_uppercase();
+    for place in BY_LENGTH.get(name.len())?.iter().take_while(|place| **place > 0) {
+        let known = FIELDS[usize::from(place - 1)].as_bytes();
+        if known[0] == first && (known == name || known.eq_ignore_ascii_case(name)) {
+            return Some(usize::from(place - 1));
+        }
+    }
+    None
+}
+
+/// For each length the places (from 1) of the names that have it; 0 ends a row.
+static BY_LENGTH: [[u8; 8]; 20] = by_length();
+
+const fn by_length() -> [[u8; 8]; 20] {
+    let mut rows = [[0_u8; 8]; 20];
+    let mut field = 0;
+    while field < FIELDS.len() {
+        let row = &mut rows[FIELDS[field].len()];
+        let mut at = 0;
+        while row[at] > 0 {
+            at += 1;
+        }
+        assert!(at < 7, "a row must end with 0");
+        row[at] = field as u8 + 1; // 52 fields
+        field += 1;
+    }
+    rows
 }
 
 /// Decodes a start line (request or status line).
@@ -317,7 +345,7 @@ mod tests {
         assert_eq!(field_line(b"host:  a b \r\n"), HttpPacket::Field { name: b"host", value: b"a b " });
         assert_eq!(field_line(b"\r\n"), HttpPacket::EndOfHead);
         assert_eq!(field_line(b"bad name: x\r\n"), HttpPacket::Error(b"bad name: x\r\n"));
-        assert_eq!(title_case(b"sEC-websocket-KEY"), b"Sec-Websocket-Key");
+        assert_eq!(title_case(b"sEC-websocket-KEY", &mut [0; MAX_TITLE_CASE]), b"Sec-Websocket-Key");
         assert_eq!(field_index(b"content-LENGTH"), Some(37));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::hash::Hash;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 
 use super::connection::Next;
 use super::input::Chunk;
@@ -11,6 +10,7 @@ use super::slot::{Active, Framing, Queues, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
 use crate::limits::MAX_RECV;
 use crate::link::{CloseReason, ReadyMode};
+use crate::sync::Ordering;
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let Some(waiter) = found else { return false };
         shard.waiting.remove(waiter.pid, place);
         shard.wake_senders(place, self.limits.output_queue, host);
-        shard.settle(place);
+        shard.advance(place, host); // those behind it may want less
+        let effect = shard.finish(place, false);
+        drop(shard);
+        if let Some(effect) = effect {
+            self.apply(effect, None, host);
+        }
         !waiter.turn
     }
 
@@ -611,6 +616,7 @@ fn read<P: Copy + Eq + Hash, C: Chunk>(
         }
         Next::Invalid => Err(RecvError::Invalid),
         Next::Detach => {
+            slot.grant(); // what is dropped unread counts as read, or the rest of it would never come
             shard.detach(place);
             Err(RecvError::Closed)
         }

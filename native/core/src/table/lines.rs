@@ -12,7 +12,8 @@ pub(super) fn packet_len(input: &[u8], field: bool) -> Option<usize> {
             return Some(end);
         }
         match input.get(end)? {
-            b' ' | b'\t' => from = end,
+            // The decoder does not continue a line of two bytes.
+            b' ' | b'\t' if end > 2 => from = end,
             _ => return Some(end),
         }
     }
@@ -44,6 +45,7 @@ mod tests {
         assert_eq!(packet_len(b"Host: a\r\n", true), None);
         assert_eq!(packet_len(b"Host: a\r\n\r", true), Some(9));
         assert_eq!(packet_len(b"X: a\r\n b\r\nY", true), Some(10));
+        assert_eq!(packet_len(b":\n x\n\n", true), Some(2));
         assert_eq!(packet_len(b"\r\n", true), Some(2));
         assert_eq!(packet_len(b"\r", true), None);
         assert_eq!(packet_len(b"", true), None);

@@ -2,15 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
-use crossbeam_queue::SegQueue;
-use parking_lot::{Mutex, RwLock};
 
 use super::{Host, Message, NO_ADDRESS, Refused};
 use crate::limits::{MAX_CONTROL, MAX_LOCAL_ADDRESSES};
 use crate::link::{Decoder, Frame};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock, SegQueue};
 
 /// A link that is up, or was.
 #[derive(Debug)]

@@ -36,13 +36,10 @@ mod tests;
 mod watch;
 mod wire;
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 pub use api::{LinkInfo, Sent, Stats};
@@ -52,12 +49,13 @@ pub use slot::Active;
 pub use wire::{Action, InputEnd};
 
 use crate::limits::TableLimits;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, RandomState};
 use link::Links;
 use shard::{Effect, Shard};
 use watch::Watched;
 
 /// Shards of the table. A power of two; more than the schedulers of a large machine, so that two of them seldom meet.
-pub const SHARDS: usize = 64;
+pub const SHARDS: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// Names a connection: opaque to users, checked in full by every operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,10 +1,8 @@
 //! One shard of the table: its connections and the indexes over them.
 
 use core::num::NonZeroU64;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 
@@ -13,6 +11,7 @@ use super::slab::Slab;
 use super::slot::{Slot, Wire};
 use super::{End, Handle, Host, SHARDS};
 use crate::link::CloseReason;
+use crate::sync::{Arc, AtomicUsize, Ordering, RandomState};
 
 /// What is left to do when the shard's lock is released.
 #[derive(Debug, Clone, Copy)]
@@ -211,17 +210,22 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         queue: usize,
         host: &mut H,
     ) -> Vec<Effect> {
+        let mut effects = Vec::new();
         for place in self.waiting.all(pid) {
             self.waiting.remove(pid, place);
             if let Some(queues) = self.slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) {
                 queues.readers.retain(|waiter| waiter.pid != pid);
                 queues.senders.retain(|waiter| waiter.pid != pid);
+                // Those behind it may want less, and the turn to send may have been the dead one's.
+                self.wake_senders(place, queue, host);
+                self.advance(place, host);
             }
-            self.wake_senders(place, queue, host); // the turn may have been the dead one's
-            self.settle(place);
+            effects.extend(self.finish(place, false));
         }
-        let owned = self.owned_by(pid);
-        owned.into_iter().filter_map(|place| self.owner_gone(place, now, host)).collect()
+        for place in self.owned_by(pid) {
+            effects.extend(self.owner_gone(place, now, host));
+        }
+        effects
     }
 
     fn owner_gone<H: Host<Pid = P, Chunk = C>>(

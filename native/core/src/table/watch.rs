@@ -1,12 +1,12 @@
 //! Which processes are watched, and in which shards they have something.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 use super::SHARDS;
+use crate::sync::{Mutex, RandomState};
 
 /// Bit set of shards.
 pub(super) type ShardSet = u64;

@@ -1,8 +1,6 @@
 //! What a link calls: input from its socket, output for it, its end.
 
 use std::hash::Hash;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::connection::Request;
 use super::input::Chunk;
@@ -14,6 +12,7 @@ use crate::limits::{
     DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
 };
 use crate::link::{CloseReason, ErrorCode, Frame, Hello, Kind, Open, Role};
+use crate::sync::{Arc, Ordering};
 
 /// What the caller has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,6 +170,31 @@ fn an_unread_body_is_dropped_after_the_answer() {
     assert_eq!(peer.input(&[data(7, REQUEST)]), [handle]);
 }
 
+/// A body that has used up the window and is never read gets new credit when it is dropped, so that all of it comes.
+#[test]
+fn an_unread_body_beyond_the_window_is_dropped_to_its_end() {
+    let mut peer = Peer::new();
+    let head = b"PUT /f HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    let handle = peer.start(7, head);
+    let (mut left, mut credit) = (1_000_000, WINDOW as usize - head.len());
+    peer.input(&[data(7, &vec![1; 65_536]), data(7, &vec![1; credit - 65_536])]);
+    left -= std::mem::take(&mut credit);
+    assert_eq!(peer.recv(&handle, head.len()), Ok(Ok(head.to_vec())));
+    peer.send(&handle, b"413").expect("open");
+    assert_eq!(peer.recv(&handle, 0), Err(RecvError::Closed));
+    while left > 0 {
+        for text in peer.output() {
+            credit += text.strip_prefix("window 7 ").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        }
+        let count = left.min(credit).min(50_000);
+        assert!(count > 0, "no credit with {left} bytes to go");
+        peer.input(&[data(7, &vec![1; count])]);
+        credit -= count;
+        left -= count;
+    }
+    assert_eq!(peer.output().last().map(String::as_str), Some("ready 7 Request"));
+}
+
 /// A long body is streamed: its consumer starts with the head, and credit comes as it reads, also for one long read.
 #[test]
 fn a_long_body_flows_under_credit() {

@@ -386,3 +386,24 @@ fn a_stop_shuts_local_connections_down() {
     assert!(matches!(world.mail.pop_front(), Some((11, Message::Plain(Err(End::Shutdown))))));
     assert_empty(&table);
 }
+
+/// A reader behind one that dies or cancels is served at once if what it wants is there.
+#[test]
+fn readers_behind_one_that_gives_up_are_served() {
+    for dies in [true, false] {
+        let (table, mut world) = (TestTable::new(), World::default());
+        let handle = open(&table, &mut world);
+        let Ok(Err(first)) = table.recv(&handle, 10, 11, 0, &mut world) else { panic!("does not wait") };
+        let second = wait(&table, &mut world, &handle, 12);
+        table.put_data(&handle, b"abc", 0, &mut world).expect("fits");
+        assert!(world.mail.is_empty());
+        if dies {
+            world.kill(&table, 11);
+        } else {
+            assert!(table.cancel(&handle, first, &mut world));
+        }
+        assert_eq!(world.answer(), Some((12, second, Ok(b"abc".to_vec()))));
+        world.kill(&table, OWNER);
+        assert_empty(&table);
+    }
+}

@@ -1,0 +1,89 @@
+//! A whole request head at once, for those that are strictly valid: the fast way.
+
+use std::mem::MaybeUninit;
+
+use smallvec::SmallVec;
+
+use super::{HttpPacket, Uri, uri};
+use crate::limits::MAX_HEADERS;
+
+/// A request head.
+#[derive(Debug)]
+pub struct WholeHead<'a> {
+    /// The request line.
+    pub request: HttpPacket<'a>,
+    /// Name and value of each field, in order.
+    pub fields: SmallVec<[(&'a [u8], &'a [u8]); 24]>,
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+}
+
+/// Parses the request head at the start of `buf`.
+///
+/// `None` when it is incomplete, or anything but a strictly valid head in the common form: it then has to be decoded
+/// line by line. What is returned is what decoding it line by line would give. Linear; no allocation for up to 24 fields.
+#[must_use]
+pub fn whole_head(buf: &[u8]) -> Option<WholeHead<'_>> {
+    // The parser would skip empty lines here, which are errors line by line.
+    if !buf.first()?.is_ascii_alphabetic() {
+        return None;
+    }
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(buf, &mut slots) else {
+        return None;
+    };
+    let target = uri(request.path?.as_bytes());
+    if !matches!(target, Uri::Path(_) | Uri::Star) {
+        return None;
+    }
+    let method = request.method?.as_bytes();
+    let version = (1, u32::from(request.version?));
+    let start = buf.as_ptr() as usize;
+    let mut fields = SmallVec::new();
+    for header in request.headers.iter() {
+        let value = header.value;
+        // The parser drops blanks after a value, line by line they belong to it; an empty value may point anywhere.
+        let end = (value.as_ptr() as usize).checked_sub(start)?.checked_add(value.len())?;
+        if value.is_empty() || !matches!(buf.get(end), Some(b'\r' | b'\n')) {
+            return None;
+        }
+        fields.push((header.name.as_bytes(), value));
+    }
+    Some(WholeHead { request: HttpPacket::Request { method, uri: target, version }, fields, len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{field_line, start_line};
+    use super::*;
+
+    /// The whole and the lines give the same, or the whole is left to the lines.
+    #[test]
+    fn whole_heads_equal_their_lines() {
+        let heads: [(&[u8], bool); 8] = [
+            (b"POST /bosh HTTP/1.1\r\nHost: a\r\ncontent-length:  4\r\n\r\nbody", true),
+            (b"OPTIONS * HTTP/1.0\r\n\r\n", true),
+            (b"GET / HTTP/1.1\nHost: a\n\n", true),
+            (b"GET / HTTP/1.1\r\nHost: a \r\n\r\n", false),
+            (b"GET / HTTP/1.1\r\nX:\r\n\r\n", false),
+            (b"GET http://a/ HTTP/1.1\r\n\r\n", false),
+            (b"\r\nGET / HTTP/1.1\r\n\r\n", false),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n", false),
+        ];
+        for (head, fast) in heads {
+            let Some(whole) = whole_head(head) else {
+                assert!(!fast, "{}", head.escape_ascii());
+                continue;
+            };
+            assert!(fast, "{}", head.escape_ascii());
+            let mut lines = head[..whole.len].split_inclusive(|byte| *byte == b'\n');
+            assert_eq!(lines.next().map(start_line), Some(whole.request));
+            for (name, value) in whole.fields {
+                assert_eq!(lines.next().map(field_line), Some(HttpPacket::Field { name, value }));
+            }
+            assert_eq!(lines.next().map(field_line), Some(HttpPacket::EndOfHead));
+            assert_eq!(lines.next(), None);
+        }
+    }
+}
