@@ -1,7 +1,7 @@
 //! The NIF that takes a request head apart. Documented for users in `megaphone_nif.erl`.
 
 use megaphone_core::limits::MAX_HEAD;
-use megaphone_core::packet::{self, HttpPacket};
+use megaphone_core::packet::{self, HttpPacket, Slots};
 use rustler::{Binary, Encoder, Env, Term};
 
 use crate::terms::{self, atoms};
@@ -12,7 +12,8 @@ use crate::terms::{self, atoms};
 #[rustler::nif]
 fn parse_head<'a>(env: Env<'a>, data: Binary<'a>) -> Term<'a> {
     let bytes = data.as_slice();
-    let Some(head) = packet::whole_head(&bytes[..bytes.len().min(MAX_HEAD)]) else {
+    let mut slots = Slots::new();
+    let Some(head) = packet::whole_head(&bytes[..bytes.len().min(MAX_HEAD)], &mut slots) else {
         return atoms::slow().encode(env);
     };
     let start = bytes.as_ptr() as usize;
@@ -30,8 +31,9 @@ fn parse_head<'a>(env: Env<'a>, data: Binary<'a>) -> Term<'a> {
     };
     // The list is built from its end.
     let mut list = Term::list_new_empty(env).list_prepend(atoms::http_eoh());
-    for (name, value) in head.fields.iter().rev() {
-        list = list.list_prepend(terms::http_packet(env, HttpPacket::Field { name, value }, &text));
+    for field in head.fields.iter().rev() {
+        let field = HttpPacket::Field { name: field.name.as_bytes(), value: field.value };
+        list = list.list_prepend(terms::http_packet(env, field, &text));
     }
     list = list.list_prepend(terms::http_packet(env, head.request, &text));
     (atoms::ok(), list, head.len).encode(env)

@@ -132,10 +132,11 @@ pub(crate) fn http_packet<'a>(
             let original = text(name);
             let (index, given) = match packet::field_index(name) {
                 Some(at) => (at + 1, known_atoms(env).fields[at].encode(env)),
-                None if name.len() <= MAX_TITLE_CASE => {
-                    (0, text(packet::title_case(name, &mut [0; MAX_TITLE_CASE])))
+                None => {
+                    let mut buffer = [0; MAX_TITLE_CASE];
+                    let cased = packet::title_case(name, &mut buffer);
+                    (0, if name.len() > MAX_TITLE_CASE || cased == name { original } else { text(cased) })
                 }
-                None => (0, original),
             };
             (atoms::http_header(), index, given, original, text(value)).encode(env)
         }

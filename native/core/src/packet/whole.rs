@@ -2,35 +2,50 @@
 
 use std::mem::MaybeUninit;
 
-use smallvec::SmallVec;
-
 use super::{HttpPacket, Uri, uri};
 use crate::limits::MAX_HEADERS;
 
 /// A request head.
 #[derive(Debug)]
-pub struct WholeHead<'a> {
+pub struct WholeHead<'b, 's> {
     /// The request line.
-    pub request: HttpPacket<'a>,
-    /// Name and value of each field, in order.
-    pub fields: SmallVec<[(&'a [u8], &'a [u8]); 24]>,
+    pub request: HttpPacket<'b>,
+    /// The fields, in order.
+    pub fields: &'s [httparse::Header<'b>],
     /// Bytes of the head, the empty line included.
     pub len: usize,
+}
+
+/// Room for the fields of one head. Not initialised: filling it would cost as much as parsing.
+#[derive(Debug)]
+pub struct Slots<'b>([MaybeUninit<httparse::Header<'b>>; MAX_HEADERS]);
+
+impl Slots<'_> {
+    /// Room for [`MAX_HEADERS`] fields.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; MAX_HEADERS])
+    }
+}
+
+impl Default for Slots<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Parses the request head at the start of `buf`.
 ///
 /// `None` when it is incomplete, or anything but a strictly valid head in the common form: it then has to be decoded
-/// line by line. What is returned is what decoding it line by line would give. Linear; no allocation for up to 24 fields.
+/// line by line. What is returned is what decoding it line by line would give. Linear; nothing is allocated.
 #[must_use]
-pub fn whole_head(buf: &[u8]) -> Option<WholeHead<'_>> {
+pub fn whole_head<'b, 's>(buf: &'b [u8], slots: &'s mut Slots<'b>) -> Option<WholeHead<'b, 's>> {
     // The parser would skip empty lines here, which are errors line by line.
     if !buf.first()?.is_ascii_alphabetic() {
         return None;
     }
-    let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(buf, &mut slots) else {
+    let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(buf, &mut slots.0) else {
         return None;
     };
     let target = uri(request.path?.as_bytes());
@@ -39,18 +54,18 @@ pub fn whole_head(buf: &[u8]) -> Option<WholeHead<'_>> {
     }
     let method = request.method?.as_bytes();
     let version = (1, u32::from(request.version?));
+    let fields: &'s [httparse::Header<'b>] = request.headers;
+    // The parser drops blanks after a value, line by line they belong to it; an empty value may point anywhere.
     let start = buf.as_ptr() as usize;
-    let mut fields = SmallVec::new();
-    for header in request.headers.iter() {
-        let value = header.value;
-        // The parser drops blanks after a value, line by line they belong to it; an empty value may point anywhere.
-        let end = (value.as_ptr() as usize).checked_sub(start)?.checked_add(value.len())?;
-        if value.is_empty() || !matches!(buf.get(end), Some(b'\r' | b'\n')) {
-            return None;
-        }
-        fields.push((header.name.as_bytes(), value));
-    }
-    Some(WholeHead { request: HttpPacket::Request { method, uri: target, version }, fields, len })
+    let exact = |field: &httparse::Header<'b>| {
+        let end = (field.value.as_ptr() as usize).wrapping_sub(start).wrapping_add(field.value.len());
+        !field.value.is_empty() && matches!(buf.get(end), Some(b'\r' | b'\n'))
+    };
+    fields.iter().all(exact).then_some(WholeHead {
+        request: HttpPacket::Request { method, uri: target, version },
+        fields,
+        len,
+    })
 }
 
 #[cfg(test)]
@@ -72,15 +87,17 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\n", false),
         ];
         for (head, fast) in heads {
-            let Some(whole) = whole_head(head) else {
+            let mut slots = Slots::new();
+            let Some(whole) = whole_head(head, &mut slots) else {
                 assert!(!fast, "{}", head.escape_ascii());
                 continue;
             };
             assert!(fast, "{}", head.escape_ascii());
             let mut lines = head[..whole.len].split_inclusive(|byte| *byte == b'\n');
             assert_eq!(lines.next().map(start_line), Some(whole.request));
-            for (name, value) in whole.fields {
-                assert_eq!(lines.next().map(field_line), Some(HttpPacket::Field { name, value }));
+            for field in whole.fields {
+                let field = HttpPacket::Field { name: field.name.as_bytes(), value: field.value };
+                assert_eq!(lines.next().map(field_line), Some(field));
             }
             assert_eq!(lines.next().map(field_line), Some(HttpPacket::EndOfHead));
             assert_eq!(lines.next(), None);

@@ -1,0 +1,273 @@
+//! What the scenes share: processes that are numbers, mail that is kept, threads.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+#[cfg(loom)]
+use loom::{sync::Mutex, thread};
+use megaphone_core::limits::TableLimits;
+use megaphone_core::table::{
+    Active, Closed, Data, Handle, Host, Message, Packet, RecvError, Refused, Sent, Stats, Table,
+};
+#[cfg(not(loom))]
+use std::{sync::Mutex, thread};
+
+/// Runs a scene in every order of its threads with at most `preemptions`, or many times on real threads.
+pub(crate) fn check(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
+    let start = std::time::Instant::now();
+    let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    let counted = move || {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        scene();
+    };
+    #[cfg(loom)]
+    {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+        builder.max_branches = 10_000;
+        builder.check(counted);
+    }
+    #[cfg(not(loom))]
+    {
+        let _ = preemptions;
+        let rounds = std::env::var("MODEL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_usize);
+        (0..rounds).for_each(|_| counted());
+    }
+    let runs = runs.load(std::sync::atomic::Ordering::Relaxed);
+    println!("{}: {runs} runs in {:.1?}", thread_name(), start.elapsed());
+}
+
+/// The harness runs each test in a thread of its name.
+fn thread_name() -> String {
+    std::thread::current().name().unwrap_or("scene").to_owned()
+}
+
+/// A message, without what the scenes do not ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mail {
+    Answer(u64, Option<Vec<u8>>),
+    Plain(Option<Vec<u8>>),
+    Room(u64, bool),
+    Active(Vec<u8>),
+    ActiveClosed,
+    Passive,
+    LinkOutput,
+    Output,
+}
+
+/// How a read began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Read {
+    Data(Vec<u8>),
+    Wait(u64),
+    Refused(RecvError),
+}
+
+/// How a read ended, when all threads have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Data(Vec<u8>),
+    Waits,
+    Closed,
+}
+
+#[derive(Default)]
+struct Processes {
+    dead: HashSet<u32>,
+    monitored: HashMap<u32, usize>,
+}
+
+pub(crate) struct World {
+    pub(crate) table: Table<u32, Vec<u8>>,
+    /// Under a lock that the checker sees: that a process dies, or is found dead, is an event of its own.
+    processes: Mutex<Processes>,
+    /// Under one that it does not see: mail is written under the table's locks only.
+    mail: std::sync::Mutex<Vec<(u32, Mail)>>,
+}
+
+/// The world, as each thread holds it.
+#[derive(Clone)]
+pub(crate) struct Vm(Arc<World>);
+
+impl Deref for Vm {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl Host for Vm {
+    type Pid = u32;
+    type Chunk = Vec<u8>;
+
+    fn deliver(&mut self, to: u32, message: Message<Vec<u8>>) {
+        let mail = match message {
+            Message::Answer { token, result } => Mail::Answer(token, result.ok().map(bytes)),
+            Message::Plain(result) => Mail::Plain(result.ok().map(bytes)),
+            Message::Room { token, result } => Mail::Room(token, result.is_ok()),
+            Message::Active(_, data) => Mail::Active(bytes(data)),
+            Message::ActiveClosed(_) => Mail::ActiveClosed,
+            Message::Passive(_) => Mail::Passive,
+            Message::LinkOutput => Mail::LinkOutput,
+            Message::Output(_) => Mail::Output,
+        };
+        self.0.mail.lock().expect("mail").push((to, mail));
+    }
+
+    fn is_alive(&mut self, pid: u32) -> bool {
+        !self.0.processes.lock().expect("processes").dead.contains(&pid)
+    }
+
+    fn monitor(&mut self, pid: u32) -> bool {
+        let mut processes = self.0.processes.lock().expect("processes");
+        let alive = !processes.dead.contains(&pid);
+        if alive {
+            *processes.monitored.entry(pid).or_default() += 1;
+        }
+        alive
+    }
+}
+
+impl Vm {
+    pub(crate) fn new() -> Self {
+        Self::with(TableLimits::default())
+    }
+
+    pub(crate) fn with(limits: TableLimits) -> Self {
+        Self(Arc::new(World {
+            table: Table::with_limits(limits),
+            processes: Mutex::new(Processes::default()),
+            mail: std::sync::Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// A thread of the scene.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(Self) -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        let vm = self.clone();
+        thread::spawn(move || body(vm))
+    }
+
+    /// A process ends: who monitors it is told, after the fact and once for each monitor.
+    pub(crate) fn kill(&self, pid: u32) {
+        let monitors = {
+            let mut processes = self.processes.lock().expect("processes");
+            processes.dead.insert(pid);
+            processes.monitored.remove(&pid).unwrap_or(0)
+        };
+        for _ in 0..monitors {
+            self.table.process_down(pid, 0, &mut self.clone());
+        }
+    }
+
+    /// All that was sent to a process so far.
+    pub(crate) fn mail(&self, pid: u32) -> Vec<Mail> {
+        let mail = self.mail.lock().expect("mail");
+        mail.iter().filter(|(to, _)| *to == pid).map(|(_, mail)| mail.clone()).collect()
+    }
+
+    pub(crate) fn open(&self, owner: u32) -> Result<Handle, Refused> {
+        self.table.open(client(), Packet::Raw, owner, 0, &mut self.clone())
+    }
+
+    pub(crate) fn put(&self, handle: &Handle, data: &[u8]) -> Result<(), Refused> {
+        self.table.put_data(handle, data, 0, &mut self.clone())
+    }
+
+    pub(crate) fn recv(&self, handle: &Handle, length: usize, pid: u32) -> Read {
+        match self.table.recv(handle, length, pid, 0, &mut self.clone()) {
+            Ok(Ok(data)) => Read::Data(bytes(data)),
+            Ok(Err(token)) => Read::Wait(token),
+            Err(error) => Read::Refused(error),
+        }
+    }
+
+    pub(crate) fn cancel(&self, handle: &Handle, token: u64) -> bool {
+        self.table.cancel(handle, token, &mut self.clone())
+    }
+
+    pub(crate) fn send(&self, handle: &Handle, data: &[u8], pid: u32) -> Result<Sent, Closed> {
+        self.table.send(handle, data, pid, 0, &mut self.clone())
+    }
+
+    pub(crate) fn output(&self, handle: &Handle) -> Result<Option<Vec<u8>>, Closed> {
+        self.table.output(handle, &mut self.clone())
+    }
+
+    pub(crate) fn set_owner(&self, handle: &Handle, pid: u32) -> Result<(), Closed> {
+        self.table.set_owner(handle, pid, 0, &mut self.clone())
+    }
+
+    pub(crate) fn set_active(&self, handle: &Handle, active: Active) -> Result<(), RecvError> {
+        self.table.set_active(handle, active, &mut self.clone())
+    }
+
+    pub(crate) fn close(&self, handle: &Handle, by: u32) {
+        self.table.close(handle, by, 0, &mut self.clone());
+    }
+
+    /// How a read has ended: its data, or its one message.
+    pub(crate) fn outcome(&self, pid: u32, read: &Read) -> Outcome {
+        let token = match read {
+            Read::Data(data) => return Outcome::Data(data.clone()),
+            Read::Refused(RecvError::Closed) => return Outcome::Closed,
+            Read::Refused(error) => panic!("{error:?}"),
+            Read::Wait(token) => *token,
+        };
+        let answers: Vec<_> = self
+            .mail(pid)
+            .into_iter()
+            .filter_map(|mail| match mail {
+                Mail::Answer(of, result) if of == token => Some(result),
+                _ => None,
+            })
+            .collect();
+        match &answers[..] {
+            [] => Outcome::Waits,
+            [Some(data)] => Outcome::Data(data.clone()),
+            [None] => Outcome::Closed,
+            more => panic!("answered more than once: {more:?}"),
+        }
+    }
+
+    /// Bytes that wait to be read.
+    pub(crate) fn input(&self, handle: &Handle) -> usize {
+        self.table.info(handle).map_or(0, |info| info.input)
+    }
+
+    /// Ends all processes and asserts that nothing is left of what a scene did.
+    pub(crate) fn finish(&self, pids: &[u32]) {
+        pids.iter().for_each(|pid| self.kill(*pid));
+        assert_eq!(self.table.stats(), Stats::default());
+    }
+}
+
+impl Outcome {
+    pub(crate) fn data(&self) -> &[u8] {
+        match self {
+            Self::Data(data) => data,
+            _ => &[],
+        }
+    }
+}
+
+/// Ends a thread of the scene.
+pub(crate) fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().expect("the thread ends well")
+}
+
+pub(crate) fn client() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 4711))
+}
+
+fn bytes(data: Data<Vec<u8>>) -> Vec<u8> {
+    match data {
+        Data::Bytes(chunks) | Data::Line { bytes: chunks, .. } => chunks.concat(),
+    }
+}
