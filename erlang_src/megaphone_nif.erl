@@ -207,11 +207,17 @@ load() ->
         [Path | _] ->
             case erlang:load_nif(Path, 0) of
                 ok -> ok;
+                {error, {Reason, _}} when Reason =:= upgrade; Reason =:= load -> {error, again()};
                 {error, {Reason, Text}} -> {error, {Reason, Text, [{path, Path}]}}
             end;
         [] ->
             {error, {not_found, "megaphone_nif.so is in none of these places", Tried}}
     end.
+
+%% The table lives in the library, with everything that is connected.
+-spec again() -> {already_loaded, string()}.
+again() ->
+    {already_loaded, "megaphone_nif cannot be loaded a second time; its other modules can. Restart the node for a new one."}.
 
 %% The application's priv directory; when the application is not known by name, the one beside our beam.
 -spec candidates() -> [file:filename()].

@@ -18,6 +18,7 @@ mod pid;
 mod terms;
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use megaphone_core::table::Table;
@@ -36,7 +37,15 @@ fn now() -> u32 {
     START.elapsed().as_secs() as u32 // 136 years
 }
 
+/// The library was set up before: its table, and the resource types that live objects belong to, cannot be made twice.
+static LOADED: AtomicBool = AtomicBool::new(false);
+
+/// Runs once in the life of a node. A second load, after the module was deleted and purged, is refused: links that
+/// are still up would hold references that the new instance does not know.
 fn load(env: Env<'_>, _info: Term<'_>) -> bool {
+    if LOADED.swap(true, Ordering::SeqCst) {
+        return false;
+    }
     LazyLock::force(&START);
     LazyLock::force(&TABLE);
     env.register::<links::LinkRef>().is_ok() && env.register::<host::Watcher>().is_ok()

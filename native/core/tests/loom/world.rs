@@ -82,10 +82,9 @@ struct Processes {
 
 pub(crate) struct World {
     pub(crate) table: Table<u32, Vec<u8>>,
-    /// Under a lock that the checker sees: that a process dies, or is found dead, is an event of its own.
+    // Under locks that the checker sees: that a process dies, is found dead, or gets mail, is an event of its own.
     processes: Mutex<Processes>,
-    /// Under one that it does not see: mail is written under the table's locks only.
-    mail: std::sync::Mutex<Vec<(u32, Mail)>>,
+    mail: Mutex<Vec<(u32, Mail)>>,
 }
 
 /// The world, as each thread holds it.
@@ -141,7 +140,7 @@ impl Vm {
         Self(Arc::new(World {
             table: Table::with_limits(limits),
             processes: Mutex::new(Processes::default()),
-            mail: std::sync::Mutex::new(Vec::new()),
+            mail: Mutex::new(Vec::new()),
         }))
     }
 
