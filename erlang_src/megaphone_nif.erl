@@ -10,7 +10,7 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, local_sweep/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, parse_head/1
@@ -19,7 +19,7 @@
 
 -on_load(load/0).
 -nifs([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, local_sweep/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, parse_head/1
@@ -56,6 +56,11 @@
 %% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}.
 -spec link_open(Peer :: binary()) -> {ok, link()} | {error, {limit, links}}.
 link_open(_Peer) ->
+    not_loaded().
+
+%% @doc The frames to send to a peer for which {@link link_open/1} found no room: our hello, and the reason.
+-spec link_refusal() -> binary().
+link_refusal() ->
     not_loaded().
 
 %% @doc Takes bytes as they came from the link. `more': the slice is used up, call again with `<<>>'.

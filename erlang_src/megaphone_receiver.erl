@@ -148,7 +148,16 @@ open(#state{socket = Socket, opts = Opts} = State0) ->
     State = State0#state{peer = peer_name(Socket, Opts)},
     case megaphone_nif:link_open(State#state.peer) of
         {ok, Link} -> start_sender(State#state{link = Link, opts = megaphone_http:options(Opts)}, Opts);
-        {error, {limit, links}} -> finish({refused, links}, State)
+        {error, {limit, links}} -> refuse({refused, links}, megaphone_nif:link_refusal(), State)
+    end.
+
+%% Says why, and lets the peer read it: a socket that is closed with unread input takes back what was written.
+-spec refuse(stop_reason(), binary(), #state{}) -> step().
+refuse(Reason, Frames, #state{socket = Socket} = State) ->
+    _ = erlang:send_after(?CLOSING_TIMEOUT, self(), closing_timeout),
+    case gen_tcp:send(Socket, Frames) =:= ok andalso gen_tcp:shutdown(Socket, write) of
+        ok -> read_on(State#state{phase = lingering, reason = Reason});
+        _ -> finish(Reason, State)
     end.
 
 -spec start_sender(#state{}, [{atom(), term()}]) -> step().

@@ -28,6 +28,11 @@ fn link_open<'a>(env: Env<'a>, peer: Binary<'a>) -> Term<'a> {
     }
 }
 
+#[rustler::nif]
+fn link_refusal(env: Env<'_>) -> Term<'_> {
+    binary(env, &TABLE.link_refusal(SOFTWARE))
+}
+
 /// Bound: `FRAMES_PER_CALL` frames and the copy of one chunk (callers read at most 64 kB at once).
 #[rustler::nif]
 fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -> Term<'a> {

@@ -80,15 +80,17 @@ fn take(input: &[u8], greeted: bool) -> Result<Option<(Frame<'_>, usize)>, Frame
         return Ok(None);
     };
     let length = u32::from_be_bytes(*length);
+    let possible = (LENGTH_OVERHEAD..=MAX_PAYLOAD + LENGTH_OVERHEAD).contains(&(length as usize));
+    // The first frame is judged by its first bytes: something that is not Megaphone at all (HTTP, TLS, XMPP) is
+    // called so, at once.
+    if !greeted && (!possible || rest.first().is_some_and(|kind| *kind != 1)) {
+        return Err(FrameError::NotMegaphone);
+    }
     if (length as usize) < LENGTH_OVERHEAD {
         return Err(FrameError::TooShort(length));
     }
     if length as usize > MAX_PAYLOAD + LENGTH_OVERHEAD {
         return Err(FrameError::TooLong(length));
-    }
-    // The first frame is judged by its first bytes: something that is not Megaphone at all is refused at once.
-    if !greeted && rest.first().is_some_and(|kind| *kind != 1) {
-        return Err(FrameError::NotMegaphone);
     }
     let Some(body) = rest.get(..length as usize) else {
         return Ok(None);

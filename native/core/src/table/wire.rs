@@ -53,6 +53,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         Ok(link)
     }
 
+    /// What to send on a connection for which [`Table::link_open`] found no room: hello, and why.
+    #[must_use]
+    pub fn link_refusal(&self, software: &str) -> Vec<u8> {
+        let name = &software[..software.floor_char_boundary(MAX_NAME)];
+        let hello = Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name };
+        let text = format!("there are {} links already, which is the most", self.limits.links);
+        let mut out = Vec::new();
+        Frame::Hello(hello).encode(&mut out);
+        Frame::Error { id: 0, code: ErrorCode::Limit, text: &text }.encode(&mut out);
+        out
+    }
+
     /// Handles bytes read from a link: splits them into frames, queues data, wakes waiters. At most
     /// [`FRAMES_PER_CALL`] frames a call. To be called by one process per link.
     pub fn link_input<H: Host<Pid = P, Chunk = C>>(

@@ -484,8 +484,8 @@ fn links_and_their_connections_are_limited() {
 #[test]
 fn a_link_begins_with_hello() {
     let cases: [(&[u8], ErrorCode, &str); 5] = [
-        (b"GET / HTTP/1.1\r\n", ErrorCode::Protocol, "frame length"),
-        (&[0xff; 4], ErrorCode::Protocol, "4294967295"),
+        (b"GET / HTTP/1.1\r\n", ErrorCode::Protocol, "not a Megaphone hello"),
+        (&[&encoded(&[hello()])[..], &[0xff; 4]].concat(), ErrorCode::Protocol, "4294967295"),
         (&encoded(&[open(7)]), ErrorCode::Protocol, "not a Megaphone hello"),
         (
             &[0, 0, 0, 14, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'M', b'G', b'P', b'H', 9],
