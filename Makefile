@@ -1,0 +1,11 @@
+# Each target calls the tool that does the work; read there how.
+.PHONY: run test check bench build setup install clean
+
+run:     ; @scripts/run
+test:    ; @scripts/test
+check:   ; @scripts/check
+bench:   ; @bench/run
+build:   ; @scripts/build
+setup:   ; @scripts/setup
+install: ; @scripts/install
+clean:   ; @scripts/clean
