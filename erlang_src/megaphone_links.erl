@@ -151,6 +151,10 @@ handle_info({'DOWN', MRef, process, _Pid, _Reason}, #state{receivers = Receivers
 handle_info({sweep, Number, Cursor}, State) ->
     sweep(Number, Cursor),
     {noreply, State};
+handle_info({megaphone_down, Pid} = Message, State) ->
+    %% One slice for each message, so that those who call are not kept waiting.
+    _ = [self() ! Message || megaphone_nif:process_down(Pid) =:= more],
+    {noreply, State};
 handle_info(_Other, State) ->
     {noreply, State}.
 

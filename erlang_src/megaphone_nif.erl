@@ -10,7 +10,7 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, parse_head/1
@@ -19,7 +19,7 @@
 
 -on_load(load/0).
 -nifs([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1,
+    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, parse_head/1
@@ -90,6 +90,12 @@ link_sweep(_Link, _Cursor) ->
 %% readers that asked in the original's form are told `{shutdown}'.
 -spec local_sweep(Cursor :: non_neg_integer()) -> {more, Cursor :: non_neg_integer()} | done.
 local_sweep(_Cursor) ->
+    not_loaded().
+
+%% @doc Cleans up a bounded number of the connections and waits of a process that has ended. Called when the table has
+%% sent `{megaphone_down, Pid}' to `megaphone_links': the process had more than one call may clean up.
+-spec process_down(pid()) -> more | done.
+process_down(_Pid) ->
     not_loaded().
 
 %% @doc What is known about a link: among others `link' (its number) and `peer'.

@@ -29,10 +29,15 @@ ejabberd_libs() {
     return 1
 }
 
-# Where cargo puts what it builds; CARGO_TARGET_DIR and cargo's own configuration move it.
+# Where cargo puts what it builds; CARGO_TARGET_DIR and cargo's own configuration move it. Without cargo (root's PATH
+# under sudo) the usual place.
 cargo_target() {
-    cargo metadata --format-version 1 --no-deps --locked |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+    if command -v cargo >/dev/null; then
+        cargo metadata --format-version 1 --no-deps --locked |
+            sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+    else
+        printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"
+    fi
 }
 
 # Where rebar3 puts what it builds.

@@ -49,6 +49,10 @@ pub const MAX_EMPTY_LINES: usize = 4;
 
 // Connection table
 
+/// Longest line (or folded field) that a reader in a packet mode is given, in bytes. A longer one is refused: looking
+/// for its end, again and again, would cost more than a call may.
+pub const MAX_LINE: usize = 65_536;
+
 /// Bytes that may wait in a connection's input queue before a put is refused, for connections opened from Erlang.
 /// Connections of a link are held to [`WINDOW`] by credit. A million bytes hold any request that a test would put.
 pub const LOCAL_QUEUE: usize = 1_048_576;
@@ -82,6 +86,9 @@ pub const OUTPUT_BATCH: usize = 131_072;
 
 /// Connections visited on one call on a link's output, ready or not.
 pub const VISITS_PER_CALL: usize = 512;
+
+/// Connections and waits of a process that has ended that one call cleans up; a further call goes on.
+pub const DEATHS_PER_CALL: usize = 1_024;
 
 /// Slots visited by one call that sweeps the connections of a link that is gone.
 pub const SWEEP_PER_CALL: usize = 1_024;

@@ -110,8 +110,9 @@ impl Io for Context<'_> {
     fn refused(&mut self, status: u16) {
         match status {
             408 => self.counters.timed_out += 1,
-            400..500 => self.counters.malformed += 1,
-            _ => self.counters.unserved += 1,
+            502 | 503 => self.counters.unserved += 1,
+            // 501 and 505 are the client's doing as well: what it asks for is not spoken here.
+            _ => self.counters.malformed += 1,
         }
     }
 }

@@ -108,7 +108,7 @@ fn breaches_end_the_link_and_nothing_else() {
     role[18] = 1;
     let after = |rest: &[u8]| [&greeting, rest].concat();
     let table: [(Vec<u8>, &str); 9] = [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "above the most"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "not a Megaphone hello"),
         (future, "version 2; this end speaks version 1"),
         (role, "connection manager too"),
         (frame(Frame::Ping([0; 8])), "not a Megaphone hello"),

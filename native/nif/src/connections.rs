@@ -73,6 +73,14 @@ fn recv_error(env: Env<'_>, error: RecvError) -> Term<'_> {
     }
 }
 
+/// Bound: `DEATHS_PER_CALL` connections and waits.
+#[rustler::nif]
+fn process_down(env: Env<'_>, pid: LocalPid) -> NifResult<Atom> {
+    let mut beam = Beam(env);
+    let pid = beam.process(&pid)?;
+    Ok(if TABLE.process_down(pid, now(), &mut beam) { atoms::more() } else { atoms::done() })
+}
+
 /// Bound: `SWEEP_PER_CALL` places.
 #[rustler::nif]
 fn local_sweep(env: Env<'_>, cursor: u64) -> Term<'_> {

@@ -45,8 +45,14 @@ impl Resource for Watcher {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        if let Some(pid) = Pid::new(env, &pid) {
-            TABLE.process_down(pid, crate::now(), &mut Beam(env));
+        let Some(dead) = Pid::new(env, &pid) else { return };
+        if !TABLE.process_down(dead, crate::now(), &mut Beam(env)) {
+            return;
+        }
+        // It had very much: a process goes on in slices, so that no scheduler is held up.
+        match env.whereis_pid(atoms::megaphone_links()) {
+            Some(links) if env.send(&links, (atoms::megaphone_down(), pid)).is_ok() => {}
+            _ => while TABLE.process_down(dead, crate::now(), &mut Beam(env)) {},
         }
     }
 }

@@ -126,7 +126,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if queues.input.len() + data.len() > self.limits.local_queue {
             return Err(Refused::QueueBytes);
         }
-        queues.input.push(C::copy_from(data));
+        queues.input.push(data);
         slot.last_activity = now;
         shard.advance(place, host);
         shard.settle(place);

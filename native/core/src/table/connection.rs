@@ -8,7 +8,9 @@ use super::shard::{Effect, Shard, Waiting};
 use super::slot::{Active, Framing, Queues, Slot, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Message, Packet};
 use crate::http::head::{self, Body};
-use crate::limits::{LOCAL_QUEUE, MAX_RECV, SMALL_BODY, WINDOW};
+use crate::limits::{
+    LOCAL_QUEUE, MAX_EMPTY_LINES, MAX_HEAD, MAX_LINE, MAX_RECV, REWRITE_BYTES, SMALL_BODY, WINDOW,
+};
 use crate::link::{CloseReason, ReadyMode};
 use crate::packet::{self, HttpPacket};
 
@@ -53,7 +55,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
             Framing::Stream if length > 0 => Next::Invalid, // a packet has the length it has
             Framing::Stream => queues.next_packet(closed),
             Framing::Request { left, answered } => self.next_of_request(length, left, answered),
-            Framing::Boundary { .. } => self.next_request(length),
+            Framing::Boundary { .. } | Framing::Pending { .. } => self.next_request(length),
             Framing::Skip { .. } => Next::Detach,
         }
     }
@@ -100,15 +102,23 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         }
     }
 
-    /// Looks at the start of the input of a connection between two requests.
+    /// Looks at the start of the input of a connection between two requests. A head is parsed once.
     pub(super) fn request(&mut self) -> Request {
         let queues = self.queues();
-        let Framing::Boundary { mut scanned } = queues.framing else { return Request::Partial };
-        let all = queues.input.len();
-        if all == 0 {
-            return Request::Partial;
+        let all = queues.input.len() as u64;
+        match queues.framing {
+            Framing::Pending { total } if all >= total => Request::Complete(total),
+            Framing::Boundary { scanned } if all > 0 => self.parse_request(scanned),
+            _ => Request::Partial,
         }
-        let head = match head::parse_rewritten(queues.input.contiguous(all), &mut scanned) {
+    }
+
+    fn parse_request(&mut self, mut scanned: usize) -> Request {
+        let queues = self.queues();
+        let all = queues.input.len();
+        // One byte beyond the largest head, and the empty lines before it, are enough to see that it is too large.
+        let most = MAX_HEAD + REWRITE_BYTES + 2 * MAX_EMPTY_LINES + 1;
+        let head = match head::parse_rewritten(queues.input.contiguous(most), &mut scanned) {
             Ok(Some(head)) => head,
             Ok(None) => {
                 queues.framing = Framing::Boundary { scanned };
@@ -125,6 +135,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
             return Request::Bad("request length out of range");
         };
         if body <= SMALL_BODY && (all as u64) < total {
+            queues.framing = Framing::Pending { total };
             return Request::Partial;
         }
         Request::Complete(total)
@@ -198,7 +209,13 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         }
         let field = self.in_head || matches!(self.packet, Packet::Httph | Packet::HttphBin);
         let all = self.input.len();
-        let Some(length) = lines::packet_len(self.input.contiguous(all), field) else { return more };
+        // One byte beyond the longest line tells whether it goes on.
+        let start = self.input.contiguous(MAX_LINE + 1);
+        let length = match lines::packet_len(&start[..start.len().min(MAX_LINE + 1)], field) {
+            Some(length) if length <= MAX_LINE => length,
+            None if all <= MAX_LINE => return more,
+            _ => return Next::Invalid,
+        };
         let line = &self.input.contiguous(length)[..length];
         let end = lines::is_end_of_head(line);
         if field && end {

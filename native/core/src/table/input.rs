@@ -1,4 +1,5 @@
-//! The input queue of a connection: chunks as they came, handed out without copying where the borders allow it.
+//! The input queue of a connection: large pieces as they came, small ones joined, handed out without copying where
+//! the borders allow it.
 
 use std::collections::VecDeque;
 
@@ -16,18 +17,25 @@ impl Chunk for Vec<u8> {
     }
 }
 
-/// Bytes in order. An empty queue owns no heap memory.
+/// Pieces below this size are joined. So a queue has at most about one chunk for each 2 kB, however small the pieces
+/// are that a peer sends: what it costs to hold and to hand out follows the bytes.
+const PIECE: usize = 4_096;
+
+/// Bytes in order: whole chunks, then a tail to which small pieces are joined. An empty queue owns no heap memory.
 #[derive(Debug)]
 pub(super) struct Input<C> {
     chunks: VecDeque<C>,
     /// Bytes of the first chunk that were taken already.
     offset: usize,
+    tail: Vec<u8>,
+    /// Bytes of the tail that were taken already.
+    tail_offset: usize,
     length: usize,
 }
 
 impl<C> Default for Input<C> {
     fn default() -> Self {
-        Self { chunks: VecDeque::new(), offset: 0, length: 0 }
+        Self { chunks: VecDeque::new(), offset: 0, tail: Vec::new(), tail_offset: 0, length: 0 }
     }
 }
 
@@ -36,31 +44,49 @@ impl<C: Chunk> Input<C> {
         self.length
     }
 
-    pub(super) fn push(&mut self, chunk: C) {
-        self.length += chunk.as_ref().len();
-        self.chunks.push_back(chunk);
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
+        if bytes.len() >= PIECE {
+            self.seal();
+            self.chunks.push_back(C::copy_from(bytes));
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() >= PIECE {
+            self.seal();
+        }
     }
 
-    /// Bytes of the first chunk that are left.
+    /// Makes a chunk of the tail.
+    fn seal(&mut self) {
+        if self.tail.len() > self.tail_offset {
+            self.chunks.push_back(C::copy_from(&self.tail[self.tail_offset..]));
+        }
+        self.tail.clear();
+        self.tail_offset = 0;
+    }
+
+    /// Bytes of the first piece that are left.
     pub(super) fn first_len(&self) -> usize {
-        self.chunks.front().map_or(0, |chunk| chunk.as_ref().len() - self.offset)
+        match self.chunks.front() {
+            Some(chunk) => chunk.as_ref().len() - self.offset,
+            None => self.tail.len() - self.tail_offset,
+        }
     }
 
-    /// Takes exactly `count` bytes, which must be there: whole chunks move, a part of one is copied.
+    /// Takes exactly `count` bytes, which must be there: whole chunks move, parts are copied.
     pub(super) fn take(&mut self, count: usize) -> Chunks<C> {
         debug_assert!(count <= self.length);
         let mut taken = Chunks::new();
         let mut left = count;
         while left > 0 {
             let first = self.first_len();
-            if self.offset == 0 && first <= left {
+            if self.offset == 0 && first <= left && !self.chunks.is_empty() {
                 taken.extend(self.chunks.pop_front());
                 left -= first;
             } else {
                 let part = first.min(left);
-                if let Some(chunk) = self.chunks.front() {
-                    taken.push(C::copy_from(&chunk.as_ref()[self.offset..self.offset + part]));
-                }
+                taken.push(C::copy_from(&self.first()[..part]));
                 self.advance(part, first);
                 left -= part;
             }
@@ -87,34 +113,98 @@ impl<C: Chunk> Input<C> {
     }
 
     /// The first bytes in one piece: at least `count` of them, or all there are. Copies only when they lie in several
-    /// chunks; called with a count that grows no faster than the input does, so the copying stays linear.
+    /// pieces.
     pub(super) fn contiguous(&mut self, count: usize) -> &[u8] {
         let want = count.min(self.length);
         if self.first_len() < want {
             let mut joined = Vec::with_capacity(want);
             while joined.len() < want {
-                let Some(chunk) = self.chunks.pop_front() else { break };
-                joined.extend_from_slice(&chunk.as_ref()[self.offset..]);
-                self.offset = 0;
+                let first = self.first_len();
+                joined.extend_from_slice(self.first());
+                self.advance(first, first);
             }
             self.chunks.push_front(C::copy_from(&joined));
         }
-        self.chunks.front().map_or(&[], |chunk| &chunk.as_ref()[self.offset..])
+        self.first()
     }
 
+    fn first(&self) -> &[u8] {
+        match self.chunks.front() {
+            Some(chunk) => &chunk.as_ref()[self.offset..],
+            None => &self.tail[self.tail_offset..],
+        }
+    }
+
+    /// Goes on by a part of the first piece, which has `first` bytes left.
     fn advance(&mut self, part: usize, first: usize) {
-        if part == first {
-            self.chunks.pop_front();
-            self.offset = 0;
-        } else {
-            self.offset += part;
+        let whole = part == first;
+        match (self.chunks.is_empty(), whole) {
+            (false, true) => {
+                self.chunks.pop_front();
+                self.offset = 0;
+            }
+            (false, false) => self.offset += part,
+            (true, true) => {
+                self.tail.clear();
+                self.tail_offset = 0;
+            }
+            (true, false) => self.tail_offset += part,
         }
     }
 
     fn forget(&mut self, count: usize) {
         self.length -= count;
         if self.length == 0 {
-            self.chunks = VecDeque::new();
+            self.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the sizes of pieces and reads, the bytes come out as they went in, in few chunks.
+        #[test]
+        fn bytes_are_kept_in_order(steps in prop::collection::vec((0..6_000_usize, 0..9_000_usize, 0..3_u8), 1..40)) {
+            let (mut input, mut model, mut next) = (Input::<Vec<u8>>::default(), Vec::new(), 0_u8);
+            for (put, take, how) in steps {
+                let bytes: Vec<u8> = (0..put).map(|_| { next = next.wrapping_add(1); next }).collect();
+                input.push(&bytes);
+                model.extend(bytes);
+                let count = take.min(model.len());
+                match how {
+                    0 => {
+                        let taken = input.take(count);
+                        prop_assert!(taken.len() <= 2 + 2 * count / PIECE + 1);
+                        prop_assert_eq!(taken.concat(), &model[..count]);
+                        model.drain(..count);
+                    }
+                    1 => {
+                        input.skip(count);
+                        model.drain(..count);
+                    }
+                    _ => {
+                        let first = input.contiguous(count);
+                        prop_assert!(first.len() >= count && model.starts_with(first));
+                    }
+                }
+                prop_assert_eq!(input.len(), model.len());
+            }
+            prop_assert_eq!(input.take(model.len()).concat(), model);
+        }
+    }
+
+    /// Single bytes do not cost a chunk each.
+    #[test]
+    fn small_pieces_are_joined() {
+        let mut input = Input::<Vec<u8>>::default();
+        (0..100_000).for_each(|_| input.push(b"x"));
+        assert!(input.chunks.len() <= 100_000 / PIECE + 1, "{} chunks", input.chunks.len());
     }
 }

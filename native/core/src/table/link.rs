@@ -120,7 +120,9 @@ impl<P: Copy> Link<P> {
     /// The flag is set before the queues are looked at again, and pushers look at the flag after they have pushed: so
     /// either this sees the push, or the pusher sees the flag.
     pub(super) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
+        // A swap as well, though nobody asks what it was: the checker does not know that a swap that found the flag
+        // down comes before this in the flag's own order.
+        self.asleep.swap(true, Ordering::SeqCst);
         if self.ready.is_empty() && self.control.lock().is_empty() {
             return true;
         }

@@ -48,7 +48,7 @@ pub use link::Link;
 pub use slot::Active;
 pub use wire::{Action, InputEnd};
 
-use crate::limits::TableLimits;
+use crate::limits::{DEATHS_PER_CALL, TableLimits};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, RandomState};
 use link::Links;
 use shard::{Effect, Shard};
@@ -267,23 +267,32 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Has a process watched that owns or waits for something in a shard; cleans up at once if it is dead.
     fn watch<H: Host<Pid = P, Chunk = C>>(&self, pid: P, shard: usize, now: u32, host: &mut H) {
         if self.watched.add(pid, shard) && !host.monitor(pid) {
-            self.process_down(pid, now, host);
+            // A process that was dead before it was watched; it had little time to get much.
+            while self.process_down(pid, now, host) {}
         }
     }
 
     /// To be called when a watched process has ended: its connections close, its waits are forgotten.
     ///
-    /// Costs a visit to each shard where the process ever had something, and work for each thing it still has.
-    pub fn process_down<H: Host<Pid = P, Chunk = C>>(&self, pid: P, now: u32, host: &mut H) {
+    /// At most [`DEATHS_PER_CALL`] of its things are cleaned up; true when there are more, and it has to be called again.
+    #[must_use]
+    pub fn process_down<H: Host<Pid = P, Chunk = C>>(&self, pid: P, now: u32, host: &mut H) -> bool {
         let mut set = self.watched.remove(pid);
+        let mut budget = DEATHS_PER_CALL;
         while set != 0 {
             let number = set.trailing_zeros() as usize;
-            set &= set - 1;
-            let effects = self.shard(number).process_down(pid, now, self.limits.output_queue, host);
+            let effects =
+                self.shard(number).process_down(pid, now, self.limits.output_queue, &mut budget, host);
             for effect in effects {
                 self.apply(effect, None, host);
             }
+            if budget == 0 {
+                self.watched.put_back(pid, set);
+                return true;
+            }
+            set &= set - 1;
         }
+        false
     }
 
     /// The links that are up.

@@ -1,6 +1,7 @@
 //! One shard of the table: its connections and the indexes over them.
 
 use core::num::NonZeroU64;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use hashbrown::HashTable;
 
 use super::input::Chunk;
 use super::slab::Slab;
-use super::slot::{Slot, Wire};
+use super::slot::{NOWHERE, Slot, Wire};
 use super::{End, Handle, Host, SHARDS};
 use crate::link::CloseReason;
 use crate::sync::{Arc, AtomicUsize, Ordering, RandomState};
@@ -23,36 +24,49 @@ pub(super) struct Effect {
     pub(super) start: bool,
 }
 
-/// Which connections a process waits on. A connection may be noted more than once for one process.
+/// Which connections each process waits on, and how often.
 #[derive(Debug)]
 pub(super) struct Waiting<P> {
-    entries: HashTable<(P, u32)>,
-    hasher: RandomState,
+    places: HashMap<P, BTreeMap<u32, u32>>,
+    length: usize,
 }
 
 impl<P: Copy + Eq + Hash> Waiting<P> {
     pub(super) fn add(&mut self, pid: P, place: u32) {
-        let hasher = &self.hasher;
-        self.entries.insert_unique(hasher.hash_one(pid), (pid, place), |entry| hasher.hash_one(entry.0));
+        let places = self.places.entry(pid).or_default();
+        *places.entry(place).or_insert(0) += 1;
+        self.length += 1;
     }
 
     pub(super) fn remove(&mut self, pid: P, place: u32) {
-        let hash = self.hasher.hash_one(pid);
-        if let Ok(entry) = self.entries.find_entry(hash, |entry| *entry == (pid, place)) {
-            entry.remove();
+        let Some(places) = self.places.get_mut(&pid) else { return };
+        let Some(count) = places.get_mut(&place) else { return };
+        *count -= 1;
+        self.length -= 1;
+        if *count > 0 {
+            return;
         }
-        if self.entries.is_empty() {
-            self.entries = HashTable::new();
+        places.remove(&place);
+        if places.is_empty() {
+            self.places.remove(&pid);
+        }
+        if self.places.is_empty() {
+            self.places = HashMap::new();
         }
     }
 
-    fn all(&self, pid: P) -> Vec<u32> {
-        let hash = self.hasher.hash_one(pid);
-        self.entries.iter_hash(hash).filter(|entry| entry.0 == pid).map(|entry| entry.1).collect()
+    /// Forgets the waits of a process on one connection: which one it was.
+    fn take_one(&mut self, pid: P) -> Option<u32> {
+        let (place, count) = self.places.get_mut(&pid)?.pop_first()?;
+        self.length -= count as usize;
+        if self.places.get(&pid).is_some_and(BTreeMap::is_empty) {
+            self.places.remove(&pid);
+        }
+        Some(place)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    pub(super) const fn len(&self) -> usize {
+        self.length
     }
 }
 
@@ -63,7 +77,7 @@ pub(super) struct Shard<P, C> {
     hasher: RandomState,
     /// Connections by link and id, as long as their id is taken on the wire.
     index: HashTable<u32>,
-    /// Connections by owner.
+    /// The first connection of each owner; the others follow in a list through the slots.
     owners: HashTable<u32>,
     pub(super) waiting: Waiting<P>,
     pub(super) slots: Slab<Slot<P, C>>,
@@ -78,7 +92,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         let hasher = RandomState::new();
         Self {
             number,
-            waiting: Waiting { entries: HashTable::new(), hasher: hasher.clone() },
+            waiting: Waiting { places: HashMap::new(), length: 0 },
             hasher,
             index: HashTable::new(),
             owners: HashTable::new(),
@@ -165,27 +179,68 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             return;
         }
         if let Some(old) = old {
-            let hash = self.hasher.hash_one(old);
-            if let Ok(entry) = self.owners.find_entry(hash, |other| *other == place) {
-                entry.remove();
-            }
+            self.disown(place, old);
         }
         if let Some(owner) = owner {
-            let (slots, hasher) = (&self.slots, &self.hasher);
-            let rehash = |place: &u32| {
-                let owner = slots.get(*place as usize).and_then(|slot| slot.owner);
-                owner.map_or(0, |owner| hasher.hash_one(owner))
-            };
-            self.owners.insert_unique(hasher.hash_one(owner), place, rehash);
+            self.own(place, owner);
         } else if self.owners.is_empty() {
             self.owners = HashTable::new();
         }
     }
 
-    fn owned_by(&self, pid: P) -> Vec<u32> {
+    /// Puts a connection at the head of its owner's list.
+    fn own(&mut self, place: u32, owner: P) {
+        let hash = self.hasher.hash_one(owner);
         let slots = &self.slots;
-        let owned = |place: &&u32| slots.get(**place as usize).is_some_and(|slot| slot.owner == Some(pid));
-        self.owners.iter_hash(self.hasher.hash_one(pid)).filter(owned).copied().collect()
+        let same = |first: &u32| {
+            *first != place && slots.get(*first as usize).is_some_and(|slot| slot.owner == Some(owner))
+        };
+        let after = match self.owners.find_mut(hash, same) {
+            Some(first) => std::mem::replace(first, place),
+            None => {
+                let hasher = &self.hasher;
+                let rehash = |place: &u32| {
+                    let owner = slots.get(*place as usize).and_then(|slot| slot.owner);
+                    owner.map_or(0, |owner| hasher.hash_one(owner))
+                };
+                self.owners.insert_unique(hash, place, rehash);
+                NOWHERE
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(place as usize) {
+            (slot.owned_before, slot.owned_after) = (NOWHERE, after);
+        }
+        if let Some(next) = self.slots.get_mut(after as usize) {
+            next.owned_before = place;
+        }
+    }
+
+    /// Takes a connection out of the list of `owner`.
+    fn disown(&mut self, place: u32, owner: P) {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
+        let (before, after) = (slot.owned_before, slot.owned_after);
+        (slot.owned_before, slot.owned_after) = (NOWHERE, NOWHERE);
+        if let Some(next) = self.slots.get_mut(after as usize) {
+            next.owned_before = before;
+        }
+        if let Some(previous) = self.slots.get_mut(before as usize) {
+            previous.owned_after = after;
+            return;
+        }
+        if let Ok(mut entry) = self.owners.find_entry(self.hasher.hash_one(owner), |first| *first == place) {
+            if after == NOWHERE {
+                entry.remove();
+            } else {
+                *entry.get_mut() = after;
+            }
+        }
+    }
+
+    /// The first connection in the list of an owner.
+    fn owned_by(&self, pid: P) -> Option<u32> {
+        let slots = &self.slots;
+        let owned = |place: &u32| slots.get(*place as usize).is_some_and(|slot| slot.owner == Some(pid));
+        self.owners.find(self.hasher.hash_one(pid), owned).copied()
     }
 
     /// Removes a connection for good.
@@ -202,17 +257,20 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         }
     }
 
-    /// A process has ended: see [`Table::process_down`](super::Table::process_down).
+    /// A process has ended: see [`Table::process_down`](super::Table::process_down). Cleans up as many of its things as
+    /// `budget` says, and takes them off it; what is left of it is 0 when there may be more.
     pub(super) fn process_down<H: Host<Pid = P, Chunk = C>>(
         &mut self,
         pid: P,
         now: u32,
         queue: usize,
+        budget: &mut usize,
         host: &mut H,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for place in self.waiting.all(pid) {
-            self.waiting.remove(pid, place);
+        while *budget > 0 {
+            let Some(place) = self.waiting.take_one(pid) else { break };
+            *budget -= 1;
             if let Some(queues) = self.slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) {
                 queues.readers.retain(|waiter| waiter.pid != pid);
                 queues.senders.retain(|waiter| waiter.pid != pid);
@@ -222,7 +280,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             }
             effects.extend(self.finish(place, false));
         }
-        for place in self.owned_by(pid) {
+        while *budget > 0 {
+            let Some(place) = self.owned_by(pid) else { break };
+            *budget -= 1;
             effects.extend(self.owner_gone(place, now, host));
         }
         effects
@@ -248,19 +308,21 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         effect
     }
 
-    /// The link of a connection is gone: nothing more can come or go.
+    /// The link of a connection is gone: nothing more can come or go. Answers how many waits that ended.
     pub(super) fn link_gone<H: Host<Pid = P, Chunk = C>>(
         &mut self,
         place: u32,
         keys: &RandomState,
         host: &mut H,
-    ) {
-        let Some(slot) = self.slots.get(place as usize) else { return };
+    ) -> usize {
+        let Some(slot) = self.slots.get(place as usize) else { return 0 };
+        let waits = slot.queues.as_ref().map_or(0, |queues| queues.readers.len() + queues.senders.len());
         if slot.wire != Wire::Done {
             let hash = keys.hash_one((slot.link, slot.id));
             self.forget_id(hash, place);
         }
         self.end_wire(place, End::Shutdown, host);
         self.settle(place);
+        waits
     }
 }

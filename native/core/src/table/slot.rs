@@ -28,19 +28,27 @@ pub(super) enum Framing {
     Stream,
     /// Between two requests; so many bytes of the next head were searched for its end.
     Boundary { scanned: usize },
+    /// Between two requests; the head of the next one is there, its body, with the head so many bytes, is not yet.
+    Pending { total: u64 },
     /// In a request of which so many bytes were not read yet.
     Request { left: u64, answered: bool },
     /// Dropping the rest of a request that was answered without being read.
     Skip { left: u64 },
 }
 
-/// One connection. At most 96 bytes; see `slot_is_small`.
+/// No place.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// One connection. At most 88 bytes; see `slot_is_small`.
 #[derive(Debug)]
 pub(super) struct Slot<P, C> {
     pub(super) generation: NonZeroU64,
     pub(super) id: u64,
     pub(super) queues: Option<Box<Queues<P, C>>>,
     pub(super) owner: Option<P>,
+    /// Neighbours in the list of the owner's connections in this shard.
+    pub(super) owned_before: u32,
+    pub(super) owned_after: u32,
     ip: [u8; 16],
     pub(super) link: u32,
     /// Bytes that may be sent to the peer.
@@ -87,6 +95,8 @@ impl<P: Copy, C> Slot<P, C> {
             id,
             queues: None,
             owner: None,
+            owned_before: NOWHERE,
+            owned_after: NOWHERE,
             ip,
             link,
             send_credit: 0,
@@ -222,6 +232,6 @@ mod tests {
     #[test]
     fn slot_is_small() {
         let size = size_of::<Option<Slot<NonZeroU64, Vec<u8>>>>();
-        assert!(size <= 80, "a slot takes {size} bytes");
+        assert!(size <= 88, "a slot takes {size} bytes");
     }
 }

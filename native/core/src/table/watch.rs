@@ -51,6 +51,11 @@ impl<P: Copy + Eq + Hash> Watched<P> {
         set
     }
 
+    /// Remembers a dead process of which not all was cleaned up.
+    pub(super) fn put_back(&self, pid: P, set: ShardSet) {
+        *self.part(pid).lock().entry(pid).or_insert(0) |= set;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.lock().len()).sum()
     }

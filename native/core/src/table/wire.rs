@@ -195,7 +195,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             Some("more data than was granted")
         } else {
             slot.received += payload.len() as u32; // at most WINDOW
-            slot.queues().input.push(C::copy_from(payload));
+            slot.queues().input.push(payload);
             slot.skip_rest();
             shard.advance(place, host);
             None
@@ -330,7 +330,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         self.links.remove(link.incarnation);
     }
 
-    /// Closes connections of a link that is down, at most [`SWEEP_PER_CALL`] places a call. Start with 0 and call
+    /// Closes connections of a link that is down, at most [`SWEEP_PER_CALL`] places and waits a call
+    /// (and the waits of one connection more). Start with 0 and call
     /// again with what it returns until it returns `None`.
     pub fn link_sweep<H: Host<Pid = P, Chunk = C>>(
         &self,
@@ -352,16 +353,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             return None;
         }
         let mut shard = self.shard(number);
-        let to = shard.slots.bound().min(from + SWEEP_PER_CALL);
-        for place in from..to {
-            if shard.slots.get(place).is_some_and(|slot| slot.link == link) {
-                shard.link_gone(place as u32, &self.hasher, host);
+        let (mut at, mut work) = (from, 0);
+        while at < shard.slots.bound() && work < SWEEP_PER_CALL {
+            work += 1;
+            if shard.slots.get(at).is_some_and(|slot| slot.link == link) {
+                work += shard.link_gone(at as u32, &self.hasher, host);
             }
+            at += 1;
         }
-        let next = if to == shard.slots.bound() {
+        let next = if at >= shard.slots.bound() {
             (number as u64 + 1) << 32
         } else {
-            cursor + SWEEP_PER_CALL as u64
+            (number as u64) << 32 | at as u64
         };
         ((next >> 32) < SHARDS as u64).then_some(next)
     }

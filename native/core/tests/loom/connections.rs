@@ -3,7 +3,7 @@
 use megaphone_core::limits::TableLimits;
 use megaphone_core::table::{Active, Closed, Refused, Sent};
 
-use crate::world::{Mail, Outcome, Read, Vm, check, join};
+use crate::world::{ALL, Mail, Outcome, Read, Vm, check, join};
 
 const OWNER: u32 = 1;
 const READER: u32 = 2;
@@ -12,7 +12,7 @@ const OTHER: u32 = 3;
 /// Two puts meet two reads: each byte comes out once, in order for each reader, and nobody waits while data is there.
 #[test]
 fn put_meets_get() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let putter = vm.spawn(move |vm| {
@@ -23,7 +23,7 @@ fn put_meets_get() {
         let read = vm.recv(&handle, 0, OTHER);
         join(putter);
         let outcomes = [vm.outcome(READER, &join(reader)), vm.outcome(OTHER, &read)];
-        let left = vm.input(&handle);
+        let left = vm.unread(&handle);
         let mut got: Vec<u8> = outcomes.iter().flat_map(|outcome| outcome.data().to_vec()).collect();
         got.sort_unstable();
         assert_eq!(got.len() + left, 2, "{outcomes:?}");
@@ -36,7 +36,7 @@ fn put_meets_get() {
 /// A put meets a close, and a reader waits: what was accepted is read, then comes the end; it comes once.
 #[test]
 fn put_meets_close() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let first = vm.recv(&handle, 0, READER);
@@ -62,7 +62,7 @@ fn put_meets_close() {
 /// it. The reader behind gets what the first did not take.
 #[test]
 fn an_answer_meets_its_cancel() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let first = vm.recv(&handle, 0, READER);
@@ -85,7 +85,7 @@ fn an_answer_meets_its_cancel() {
 /// The death of a waiting reader meets a put: it took the data before it died, or the reader behind it has it.
 #[test]
 fn a_reader_dies_while_data_comes() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let first = vm.recv(&handle, 0, READER);
@@ -96,7 +96,7 @@ fn a_reader_dies_while_data_comes() {
         join(killer);
         let outcomes = [vm.outcome(READER, &first), vm.outcome(OTHER, &second)];
         let taken = outcomes.iter().filter(|outcome| outcome.data() == b"a").count();
-        assert_eq!((taken, vm.input(&handle)), (1, 0), "{outcomes:?}");
+        assert_eq!((taken, vm.unread(&handle)), (1, 0), "{outcomes:?}");
         assert_eq!(vm.table.stats().waiters, usize::from(outcomes[1] == Outcome::Waits));
         vm.finish(&[OWNER, OTHER]);
     });
@@ -105,7 +105,7 @@ fn a_reader_dies_while_data_comes() {
 /// A reader that waits for more than there is dies, or gives up: the one behind it is served with what is there.
 #[test]
 fn a_reader_behind_one_that_goes_is_served() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let first = vm.recv(&handle, 9, READER);
@@ -124,7 +124,7 @@ fn a_reader_behind_one_that_goes_is_served() {
 /// The original's asker dies while its question and the data come: nothing is swallowed.
 #[test]
 fn an_asker_dies_while_data_comes() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let asker = vm.spawn(move |vm| vm.table.get_data(&handle, READER, 0, &mut vm.clone()));
@@ -133,8 +133,8 @@ fn an_asker_dies_while_data_comes() {
         join(asker);
         join(putter);
         match &vm.mail(READER)[..] {
-            [] => assert_eq!(vm.input(&handle), 1),
-            [Mail::Plain(Some(data))] => assert_eq!((&data[..], vm.input(&handle)), (&b"a"[..], 0)),
+            [] => assert_eq!(vm.unread(&handle), 1),
+            [Mail::Plain(Some(data))] => assert_eq!((&data[..], vm.unread(&handle)), (&b"a"[..], 0)),
             other => panic!("{other:?}"),
         }
         assert_eq!(vm.table.stats().waiters, 0);
@@ -146,7 +146,7 @@ fn an_asker_dies_while_data_comes() {
 /// is there already.
 #[test]
 fn becoming_active_meets_puts() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let putter = vm.spawn(move |vm| {
@@ -168,7 +168,8 @@ fn becoming_active_meets_puts() {
         let info = vm.table.info(&handle).expect("open");
         assert!(b"ab".starts_with(&got), "{got:?}");
         assert_eq!(got.len() + info.input, 2);
-        assert!(info.active == Active::Passive, "{info:?}");
+        // Pieces that waited are handed out joined: then the second time is still to come.
+        assert!(info.active == if got.len() == 2 && vm.mail(OWNER).len() == 1 { Active::Once } else { Active::Passive });
         vm.finish(&[OWNER]);
     });
 }
@@ -176,7 +177,7 @@ fn becoming_active_meets_puts() {
 /// Output meets its taker: all of it comes, in order, and after "nothing now" a message tells of more.
 #[test]
 fn output_meets_its_taker() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let sender = vm.spawn(move |vm| {
@@ -206,7 +207,7 @@ fn output_meets_its_taker() {
 /// one first, and what one sends stays together.
 #[test]
 fn a_blocked_sender_meets_the_taker() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::with(TableLimits { output_queue: 2, ..TableLimits::default() });
         let handle = vm.open(OWNER).expect("room");
         let Ok(Sent::Wait { accepted: 2, token }) = vm.send(&handle, b"abc", READER) else {
@@ -232,7 +233,7 @@ fn a_blocked_sender_meets_the_taker() {
 /// A blocked sender dies while its output is taken and another one waits: the turn is not lost with it.
 #[test]
 fn a_blocked_sender_dies_with_its_turn() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::with(TableLimits { output_queue: 2, ..TableLimits::default() });
         let handle = vm.open(OWNER).expect("room");
         assert!(matches!(vm.send(&handle, b"abc", READER), Ok(Sent::Wait { accepted: 2, .. })));
@@ -252,7 +253,7 @@ fn a_blocked_sender_dies_with_its_turn() {
 /// A blocked sender meets the close: it is told once, of room or of the end.
 #[test]
 fn a_blocked_sender_meets_the_close() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::with(TableLimits { output_queue: 1, ..TableLimits::default() });
         let handle = vm.open(OWNER).expect("room");
         let Ok(Sent::Wait { accepted: 1, token }) = vm.send(&handle, b"ab", READER) else {

@@ -2,7 +2,7 @@
 
 use megaphone_core::table::{Closed, Handle, SHARDS};
 
-use crate::world::{Outcome, Vm, check, join};
+use crate::world::{ALL, Outcome, Vm, check, join};
 
 const OWNER: u32 = 1;
 const NEXT: u32 = 2;
@@ -10,7 +10,7 @@ const NEXT: u32 = 2;
 /// The owner dies while it opens.
 #[test]
 fn an_owner_dies_while_it_opens() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let opener = vm.spawn(|vm| vm.open(OWNER).expect("room"));
         let second = vm.spawn(|vm| vm.open(OWNER).expect("room"));
@@ -24,7 +24,7 @@ fn an_owner_dies_while_it_opens() {
 /// A connection is handed over while its old owner dies, and while the new one does: it ends with its owner.
 #[test]
 fn owners_die_while_a_connection_is_handed_over() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let giver = vm.spawn(move |vm| vm.set_owner(&handle, NEXT));
@@ -40,7 +40,7 @@ fn owners_die_while_a_connection_is_handed_over() {
 /// A connection whose new owner lives is still there if it was handed over before the old one died.
 #[test]
 fn a_connection_survives_its_old_owner() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let handle = vm.open(OWNER).expect("room");
         let giver = vm.spawn(move |vm| vm.set_owner(&handle, NEXT));
@@ -56,7 +56,7 @@ fn a_connection_survives_its_old_owner() {
 /// One process begins to wait in two shards at once and dies: both waits are forgotten, and what comes later is kept.
 #[test]
 fn a_reader_in_two_shards_dies() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let [first, second] = two_shards(&vm);
         let one = vm.spawn(move |vm| vm.recv(&first, 0, NEXT));
@@ -67,7 +67,7 @@ fn a_reader_in_two_shards_dies() {
         assert_eq!(vm.table.stats().watched, 1);
         for (handle, read) in [first, second].iter().zip(&reads) {
             vm.put(handle, b"a").expect("open");
-            assert_eq!((vm.outcome(NEXT, read), vm.input(handle)), (Outcome::Waits, 1));
+            assert_eq!((vm.outcome(NEXT, read), vm.unread(handle)), (Outcome::Waits, 1));
         }
         vm.finish(&[OWNER]);
     });
@@ -87,7 +87,7 @@ fn two_shards(vm: &Vm) -> [Handle; 2] {
 /// A process is given something again while news of its death is being worked off.
 #[test]
 fn a_dead_process_is_given_something() {
-    check(3, || {
+    check(ALL, || {
         let vm = Vm::new();
         let [first, second] = two_shards(&vm);
         vm.set_owner(&first, NEXT).expect("open");

@@ -4,15 +4,24 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::thread::current;
 
 #[cfg(loom)]
-use loom::{sync::Mutex, thread};
+use loom::{sync::Arc as TableArc, sync::Mutex, thread};
 use megaphone_core::limits::TableLimits;
+use megaphone_core::link::{Frame, Hello, Kind, Open, Role};
 use megaphone_core::table::{
-    Active, Closed, Data, Handle, Host, Message, Packet, RecvError, Refused, Sent, Stats, Table,
+    Action, Active, Closed, Data, Handle, Host, InputEnd, Link, Message, Packet, RecvError, Refused, Sent,
+    Stats, Table,
 };
 #[cfg(not(loom))]
-use std::{sync::Mutex, thread};
+use std::{sync::Arc as TableArc, sync::Mutex, thread};
+
+/// A link, in a pointer whose clones are no events for the checker.
+pub(crate) type LinkRef = Arc<TableArc<Link<u32>>>;
+
+/// More preemptions than any scene has room for: every order is seen. The longest scene takes 4 s.
+pub(crate) const ALL: usize = 1_000;
 
 /// Runs a scene in every order of its threads with at most `preemptions`, or many times on real threads.
 pub(crate) fn check(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
@@ -42,7 +51,7 @@ pub(crate) fn check(preemptions: usize, scene: impl Fn() + Send + Sync + 'static
 
 /// The harness runs each test in a thread of its name.
 fn thread_name() -> String {
-    std::thread::current().name().unwrap_or("scene").to_owned()
+    current().name().unwrap_or("scene").to_owned()
 }
 
 /// A message, without what the scenes do not ask.
@@ -211,6 +220,33 @@ impl Vm {
         self.table.close(handle, by, 0, &mut self.clone());
     }
 
+    pub(crate) fn link_open(&self) -> Result<LinkRef, Refused> {
+        self.table.link_open("test".into(), "test").map(Arc::new)
+    }
+
+    /// What a link reads, which must be fine; the consumers to start.
+    pub(crate) fn input(&self, link: &LinkRef, frames: &[Frame<'_>]) -> Vec<Handle> {
+        let (starts, end) = self.feed(link, frames);
+        assert_eq!(end, InputEnd::Done);
+        starts
+    }
+
+    pub(crate) fn feed(&self, link: &LinkRef, frames: &[Frame<'_>]) -> (Vec<Handle>, InputEnd) {
+        let (mut bytes, mut actions) = (Vec::new(), Vec::new());
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        let end = self.table.link_input(link, &bytes, 0, &mut actions, &mut self.clone());
+        (actions.into_iter().map(|Action::Start(handle)| handle).collect(), end)
+    }
+
+    /// The end of a link: no more input, and all of its connections close.
+    pub(crate) fn end_link(&self, link: &LinkRef) {
+        self.table.link_down(link);
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            cursor = self.table.link_sweep(link, at, &mut self.clone());
+        }
+    }
+
     /// How a read has ended: its data, or its one message.
     pub(crate) fn outcome(&self, pid: u32, read: &Read) -> Outcome {
         let token = match read {
@@ -236,7 +272,7 @@ impl Vm {
     }
 
     /// Bytes that wait to be read.
-    pub(crate) fn input(&self, handle: &Handle) -> usize {
+    pub(crate) fn unread(&self, handle: &Handle) -> usize {
         self.table.info(handle).map_or(0, |info| info.input)
     }
 
@@ -269,4 +305,12 @@ fn bytes(data: Data<Vec<u8>>) -> Vec<u8> {
     match data {
         Data::Bytes(chunks) | Data::Line { bytes: chunks, .. } => chunks.concat(),
     }
+}
+
+pub(crate) fn hello(window: u32) -> Frame<'static> {
+    Frame::Hello(Hello { role: Role::Ecm, features: Hello::CREDIT, window, name: "test" })
+}
+
+pub(crate) fn open(id: u64) -> Frame<'static> {
+    Frame::Open { id, open: Open { kind: Kind::Http, tls: false, client: client(), local: client() } }
 }

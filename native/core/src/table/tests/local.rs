@@ -194,24 +194,28 @@ fn an_exact_length_is_given_exactly() {
 fn active_modes_deliver_by_themselves() {
     let (table, mut world) = (TestTable::new(), World::default());
     let handle = open(&table, &mut world);
-    for part in [b"1", b"2", b"3", b"4", b"5"] {
-        table.put_data(&handle, part, 0, &mut world).expect("fits");
-    }
     let next = |world: &mut World| match world.mail.pop_front() {
         Some((OWNER, Message::Active(_, data))) => bytes(data),
         Some((OWNER, Message::Passive(_))) => b"passive".to_vec(),
         Some((OWNER, Message::ActiveClosed(_))) => b"closed".to_vec(),
         other => panic!("{other:?}"),
     };
+    let put = |world: &mut World, part: &[u8]| table.put_data(&handle, part, 0, world).expect("fits");
+    put(&mut world, b"1");
     table.set_active(&handle, Active::Once, &mut world).expect("open");
     assert_eq!(next(&mut world), b"1");
+    put(&mut world, b"2");
     assert!(world.mail.is_empty());
     table.set_active(&handle, Active::Count(2), &mut world).expect("open");
+    put(&mut world, b"3");
     assert_eq!([next(&mut world), next(&mut world), next(&mut world)].concat(), b"23passive");
+    // What came while nobody was told is told at once.
+    put(&mut world, b"4");
+    put(&mut world, b"5");
     assert!(world.mail.is_empty());
     table.set_active(&handle, Active::Always, &mut world).expect("open");
     assert!(matches!(table.recv(&handle, 0, 9, 0, &mut world), Err(RecvError::Invalid)));
-    assert_eq!([next(&mut world), next(&mut world)].concat(), b"45");
+    assert_eq!(next(&mut world), b"45");
     table.set_active(&handle, Active::Passive, &mut world).expect("open");
     table.put_data(&handle, b"6", 0, &mut world).expect("fits");
     assert!(world.mail.is_empty());
@@ -403,6 +407,42 @@ fn readers_behind_one_that_gives_up_are_served() {
             assert!(table.cancel(&handle, first, &mut world));
         }
         assert_eq!(world.answer(), Some((12, second, Ok(b"abc".to_vec()))));
+        world.kill(&table, OWNER);
+        assert_empty(&table);
+    }
+}
+
+/// The death of a process that owns, and waits on, very many connections is cleaned up in slices.
+#[test]
+fn a_death_is_cleaned_up_in_slices() {
+    use crate::limits::DEATHS_PER_CALL;
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handles: Vec<Handle> = (0..DEATHS_PER_CALL).map(|_| open(&table, &mut world)).collect();
+    for handle in &handles {
+        wait(&table, &mut world, handle, OWNER);
+    }
+    // The list of an owner survives that one in its middle goes.
+    table.close(&handles[DEATHS_PER_CALL / 2], OWNER, 0, &mut world);
+    world.dead.insert(OWNER);
+    let mut calls = 1;
+    while table.process_down(OWNER, 0, &mut world) {
+        calls += 1;
+    }
+    assert_eq!(calls, 2);
+    assert_empty(&table);
+    assert_eq!(table.stats().watched, 0);
+}
+
+/// A line that is too long is refused instead of searched for its end for ever.
+#[test]
+fn lines_are_limited_to_the_byte() {
+    use crate::limits::MAX_LINE;
+    for (length, fits) in [(MAX_LINE - 1, true), (MAX_LINE, true), (MAX_LINE + 1, false)] {
+        let (table, mut world) = (TestTable::new(), World::default());
+        let handle = table.open(client(), Packet::HttpBin, OWNER, 0, &mut world).expect("room");
+        let line = [vec![b'x'; length - 1], vec![b'\n']].concat();
+        table.put_data(&handle, &line, 0, &mut world).expect("fits");
+        assert_eq!(read(&table, &mut world, &handle, 0).is_ok(), fits, "{length} bytes");
         world.kill(&table, OWNER);
         assert_empty(&table);
     }

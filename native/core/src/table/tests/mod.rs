@@ -59,7 +59,7 @@ impl World {
     pub(super) fn kill(&mut self, table: &TestTable, pid: u32) {
         self.dead.insert(pid);
         if self.monitored.remove(&pid) {
-            table.process_down(pid, 0, self);
+            while table.process_down(pid, 0, self) {}
         }
     }
 }
