@@ -53,6 +53,9 @@ fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -
 /// Bound: `OUTPUT_BATCH` bytes and `VISITS_PER_CALL` connections.
 #[rustler::nif]
 fn link_output(env: Env<'_>, link: ResourceArc<LinkRef>) -> NifResult<Term<'_>> {
+    if link.0.is_down() {
+        return Ok((atoms::error(), atoms::closed()).encode(env));
+    }
     let mut beam = Beam(env);
     let output = TABLE.link_output(&link.0, beam.caller()?, &mut beam);
     Ok(if output.is_empty() {

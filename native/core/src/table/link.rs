@@ -60,7 +60,9 @@ impl<P: Copy> Link<P> {
         self.incarnation
     }
 
-    pub(super) fn is_down(&self) -> bool {
+    /// Whether the link has ended: it takes no input and gives no output any more.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Acquire)
     }
 

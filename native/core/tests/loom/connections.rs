@@ -102,6 +102,24 @@ fn a_reader_dies_while_data_comes() {
     });
 }
 
+/// Data comes after a reader died and before the table knows: the reader behind it has the data.
+#[test]
+fn a_dead_reader_takes_nothing() {
+    check(ALL, || {
+        let vm = Vm::new();
+        let handle = vm.open(OWNER).expect("room");
+        let first = vm.recv(&handle, 0, READER);
+        let second = vm.recv(&handle, 0, OTHER);
+        vm.die(READER);
+        let news = vm.spawn(move |vm| vm.bury(READER));
+        vm.put(&handle, b"a").expect("open");
+        join(news);
+        let outcomes = [vm.outcome(READER, &first), vm.outcome(OTHER, &second)];
+        assert_eq!(outcomes, [Outcome::Waits, Outcome::Data(b"a".into())]);
+        vm.finish(&[OWNER, OTHER]);
+    });
+}
+
 /// A reader that waits for more than there is dies, or gives up: the one behind it is served with what is there.
 #[test]
 fn a_reader_behind_one_that_goes_is_served() {
@@ -169,7 +187,10 @@ fn becoming_active_meets_puts() {
         assert!(b"ab".starts_with(&got), "{got:?}");
         assert_eq!(got.len() + info.input, 2);
         // Pieces that waited are handed out joined: then the second time is still to come.
-        assert!(info.active == if got.len() == 2 && vm.mail(OWNER).len() == 1 { Active::Once } else { Active::Passive });
+        assert!(
+            info.active
+                == if got.len() == 2 && vm.mail(OWNER).len() == 1 { Active::Once } else { Active::Passive }
+        );
         vm.finish(&[OWNER]);
     });
 }

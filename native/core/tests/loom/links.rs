@@ -1,6 +1,6 @@
 //! What a link does meets what its connections' users do.
 
-use megaphone_core::limits::{MIN_WINDOW, TableLimits};
+use megaphone_core::limits::{DATA_CHUNK, MIN_WINDOW, TableLimits, WINDOW};
 use megaphone_core::link::{CloseReason, Decoder, Frame};
 use megaphone_core::table::{Closed, Handle, InputEnd, Refused, Sent};
 
@@ -117,6 +117,23 @@ fn one_connection_meets_a_sender_that_falls_asleep() {
         join(thread);
         let frames = output.finish(&vm);
         assert!(frames == ["data ab"] || frames == ["data a", "data b"], "{frames:?}");
+    });
+}
+
+/// An answer of more than one frame and another connection's meet the sender: the rest of the first comes, too.
+#[test]
+fn a_long_answer_meets_a_sender_that_falls_asleep() {
+    check(PREEMPTIONS, || {
+        let vm = Vm::new();
+        let (_link, mut output, handles) = asked(&vm, WINDOW, REQUEST, 2);
+        let (first, second) = (handles[0], handles[1]);
+        let long = vm.spawn(move |vm| vm.send(&first, &[b'x'; DATA_CHUNK + 1], CONSUMER));
+        let short = vm.spawn(move |vm| vm.send(&second, b"b", CONSUMER));
+        let _ = output.take(&vm) && output.take(&vm);
+        assert_eq!((join(long), join(short)), (Ok(Sent::All), Ok(Sent::All)));
+        let mut frames = output.finish(&vm);
+        frames.sort_unstable();
+        assert_eq!(frames, ["data 16384", "data b", "data x"]);
     });
 }
 

@@ -162,15 +162,22 @@ impl Vm {
         thread::spawn(move || body(vm))
     }
 
-    /// A process ends: who monitors it is told, after the fact and once for each monitor.
+    /// A process ends, and those that monitor it are told.
     pub(crate) fn kill(&self, pid: u32) {
-        let monitors = {
-            let mut processes = self.processes.lock().expect("processes");
-            processes.dead.insert(pid);
-            processes.monitored.remove(&pid).unwrap_or(0)
-        };
+        self.die(pid);
+        self.bury(pid);
+    }
+
+    /// A process ends.
+    pub(crate) fn die(&self, pid: u32) {
+        self.processes.lock().expect("processes").dead.insert(pid);
+    }
+
+    /// Who monitors a dead process is told, once for each monitor.
+    pub(crate) fn bury(&self, pid: u32) {
+        let monitors = self.processes.lock().expect("processes").monitored.remove(&pid).unwrap_or(0);
         for _ in 0..monitors {
-            self.table.process_down(pid, 0, &mut self.clone());
+            while self.table.process_down(pid, 0, &mut self.clone()) {}
         }
     }
 
