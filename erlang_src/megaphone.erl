@@ -32,6 +32,7 @@
     put_data/2, receive_packet/2,
     get_data/1, get_data/2,
     recv/1, recv/2,
+    recv_packet/2,
     send/2, send/3,
     output/1,
     peername/1, sockname/1,
@@ -126,6 +127,21 @@ recv(Handle) ->
 -spec recv(handle(), timeout()) -> {ok, megaphone_nif:result()} | {error, recv_error()}.
 recv(Handle, Timeout) ->
     megaphone_socket:recv(socket(Handle), 0, Timeout).
+
+%% @doc Waits for a whole packet of a connection in packet mode `http_bin' (the default of {@link open/1}) and takes all
+%% of it: the results that as many calls of {@link recv/2} would give, up to `http_eoh' or the body. A packet that is
+%% there costs one native call, which is several times faster. A line that is none is the last result, as `http_error'.
+%%
+%% `{incomplete, Reason, Results}': the connection was closed, or `Timeout' is over, in the middle of a packet; what was
+%% read of it is in `Results'. Other errors are those of {@link recv/2}. One process should read at a time.
+-spec recv_packet(handle(), timeout()) ->
+    {ok, [megaphone_nif:result(), ...]}
+    | {error, recv_error() | {incomplete, recv_error(), [megaphone_nif:result(), ...]}}.
+recv_packet(Handle, Timeout) ->
+    case megaphone_nif:recv_packet(Handle) of
+        slow -> megaphone_packet:recv(Handle, Timeout);
+        Answer -> Answer
+    end.
 
 %% @doc Sends to the peer. Waits while there is no room, see {@link megaphone_socket:send/2}.
 -spec send(handle(), iodata()) -> ok | {error, send_error()}.

@@ -13,7 +13,7 @@
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_head/1
+    info/1, stats/0, limits/0, parse_head/1, recv_packet/1
 ]).
 -export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0]).
 
@@ -22,7 +22,7 @@
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_head/1
+    info/1, stats/0, limits/0, parse_head/1, recv_packet/1
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -204,6 +204,12 @@ limits() ->
 %% longer than 16 kB, or not of the strict common form; take it apart line by line.
 -spec parse_head(Data :: binary()) -> {ok, [term(), ...], Length :: pos_integer()} | slow.
 parse_head(_Data) ->
+    not_loaded().
+
+%% @doc Takes a whole packet in mode `http_bin' at once: request line, fields, `http_eoh' and, unless it is empty, the
+%% body. `slow': there is none that is complete and of the strict common form; read step by step.
+-spec recv_packet(handle()) -> {ok, [result(), ...]} | slow | {error, closed}.
+recv_packet(_Handle) ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

@@ -4,7 +4,7 @@
 %% Request heads of the strict common form are taken apart natively in one step; all others by decode_packet itself.
 -module(megaphone_packet).
 
--export([parse/1]).
+-export([parse/1, recv/2]).
 -export_type([result/0, error/0]).
 
 -type result() ::
@@ -107,3 +107,52 @@ content_length(Value) when byte_size(Value) > 0, byte_size(Value) =< ?LENGTH_DIG
     end;
 content_length(_Value) ->
     error.
+
+%% @doc Reads a packet from a connection step by step. See {@link megaphone:recv_packet/2}.
+-spec recv(megaphone:handle(), timeout()) ->
+    {ok, [result(), ...]} | {error, megaphone:recv_error() | {incomplete, megaphone:recv_error(), [result(), ...]}}.
+recv(Handle, Timeout) ->
+    Until =
+        case Timeout of
+            infinity -> infinity;
+            _ -> erlang:monotonic_time(millisecond) + Timeout
+        end,
+    case megaphone:recv(Handle, Timeout) of
+        {ok, First} -> recv(First, Handle, Until, none, []);
+        {error, _} = Error -> Error
+    end.
+
+%% `Length' is that of the body that is still to come.
+-spec recv(result() | {http_error, binary()}, megaphone:handle(), integer() | infinity, Length, [result()]) ->
+    {ok, [result(), ...]} | {error, {incomplete, megaphone:recv_error(), [result(), ...]}}
+when
+    Length :: none | non_neg_integer().
+recv({http_error, _} = Error, _Handle, _Until, _Length, Results) ->
+    {ok, lists:reverse(Results, [Error])};
+recv(http_eoh, _Handle, _Until, Length, Results) when Length =:= none; Length =:= 0 ->
+    {ok, lists:reverse(Results, [http_eoh])};
+recv(Body, _Handle, _Until, Length, Results) when is_binary(Body), byte_size(Body) >= Length ->
+    {ok, lists:reverse(Results, [Body])};
+recv(Result, Handle, Until, Length0, Results0) ->
+    Results = [Result | Results0],
+    Length = left(Result, Length0),
+    case megaphone:recv(Handle, time_left(Until)) of
+        {ok, Next} -> recv(Next, Handle, Until, Length, Results);
+        {error, Reason} -> {error, {incomplete, Reason, lists:reverse(Results)}}
+    end.
+
+-spec left(result(), none | non_neg_integer()) -> none | non_neg_integer().
+left({http_header, _, 'Content-Length', _, Value}, Length) ->
+    case content_length(string:trim(Value)) of
+        {ok, New} -> New;
+        error -> Length
+    end;
+left(Body, Length) when is_binary(Body) ->
+    %% A body too long to be handed out whole comes in pieces.
+    Length - byte_size(Body);
+left(_Other, Length) ->
+    Length.
+
+-spec time_left(integer() | infinity) -> timeout().
+time_left(infinity) -> infinity;
+time_left(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).

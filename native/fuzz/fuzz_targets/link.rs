@@ -74,15 +74,16 @@ fn against_the_stream(stream: &[u8], frames: &[Vec<u8>], end: Option<FrameError>
         rest = &rest[frame.len()..];
     }
     let length = rest.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
+    let whole = |length: usize| rest.len() >= 4 + length;
     match (length, end) {
         (None, end) => assert_eq!(end, None),
+        // A first frame that cannot be a hello is refused at once.
+        (Some(length), Some(FrameError::NotMegaphone)) => assert!(frames.is_empty() || whole(length)),
         (Some(length), Some(FrameError::TooShort(_))) => assert!(length < LENGTH_OVERHEAD),
         (Some(length), Some(FrameError::TooLong(_))) => assert!(length > LENGTH_OVERHEAD + MAX_PAYLOAD),
         (Some(length), end) => {
             assert!((LENGTH_OVERHEAD..=LENGTH_OVERHEAD + MAX_PAYLOAD).contains(&length));
-            // What is not refused is not all there; what is refused is, but for a first frame that is no hello.
-            let whole = rest.len() >= 4 + length;
-            assert!(end.is_some() == whole || end == Some(FrameError::NotMegaphone), "{end:?}");
+            assert_eq!(end.is_some(), whole(length), "{end:?}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! * `terms`: conversion of handles, addresses, packets
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
-//! * `parse`: the NIF that takes a request head apart
+//! * `parse`: NIFs that take requests apart
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
 //! Panics become Erlang exceptions (rustler unwinds); none can be caused by a peer.

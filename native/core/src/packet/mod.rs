@@ -6,7 +6,7 @@
 
 mod whole;
 
-pub use whole::{Slots, WholeHead, whole_head};
+pub use whole::{Slots, WholeHead, whole_head, whole_packet};
 
 /// A decoded packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

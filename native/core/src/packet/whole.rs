@@ -68,6 +68,30 @@ pub fn whole_head<'b, 's>(buf: &'b [u8], slots: &'s mut Slots<'b>) -> Option<Who
     })
 }
 
+/// Lengths of head and body of the request at the start of `buf`, which need not hold the body.
+///
+/// `None` when [`whole_head`] says so, or when the body is not of one plain length.
+#[must_use]
+pub fn whole_packet(buf: &[u8]) -> Option<(usize, u64)> {
+    let mut slots = Slots::new();
+    let head = whole_head(buf, &mut slots)?;
+    let mut length = None;
+    for field in head.fields {
+        let name = field.name.as_bytes();
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let digits = field.value.iter().all(u8::is_ascii_digit);
+            let value = core::str::from_utf8(field.value).ok()?.parse().ok().filter(|_| digits)?;
+            if length.replace(value).is_some() {
+                return None;
+            }
+        }
+    }
+    Some((head.len, length.unwrap_or(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{field_line, start_line};

@@ -165,6 +165,20 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         result.map(|data| data.ok_or(token))
     }
 
+    /// Takes a whole packet, head and body, at once, if it is there, in mode [`Packet::HttpBin`], strictly valid and at
+    /// its start: its bytes and the length of its head. `None`: it has to be read step by step.
+    ///
+    /// # Errors
+    /// [`Closed`], when nothing is left either.
+    pub fn take_packet(&self, handle: &Handle) -> Result<Option<(C, usize)>, Closed> {
+        let mut shard = self.shard_for(handle);
+        let place = shard.find(handle).ok_or(Closed)?;
+        let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        let taken = slot.queues.as_mut().and_then(|queues| queues.take_packet());
+        shard.settle(place);
+        Ok(taken)
+    }
+
     /// Reads for `from`, which is answered by a plain message, at once or later, as the original did.
     pub fn get_data<H: Host<Pid = P, Chunk = C>>(&self, handle: &Handle, from: P, now: u32, host: &mut H) {
         if !host.is_alive(from) {

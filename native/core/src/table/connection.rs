@@ -194,6 +194,30 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         (count > 0).then(|| Data::Bytes(self.input.take(count)))
     }
 
+    /// See [`Table::take_packet`](super::Table::take_packet).
+    pub(super) fn take_packet(&mut self) -> Option<(C, usize)> {
+        let at_start = !self.in_head && self.body.is_none() && self.framing == Framing::Stream;
+        if self.packet != Packet::HttpBin
+            || !at_start
+            || self.active != Active::Passive
+            || !self.readers.is_empty()
+        {
+            return None;
+        }
+        let (head, body) = packet::whole_packet(self.input.contiguous(MAX_HEAD))?;
+        let total = head.checked_add(usize::try_from(body).ok()?)?;
+        if body > LOCAL_QUEUE as u64 / 2 || total > self.input.len() {
+            return None;
+        }
+        let mut chunks = self.input.take(total);
+        let whole = if chunks.len() == 1 {
+            chunks.pop()?
+        } else {
+            C::copy_from(&chunks.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>())
+        };
+        Some((whole, head))
+    }
+
     fn next_packet(&mut self, closed: bool) -> Next<C> {
         let more = if closed { Next::Closed } else { Next::Wait };
         if let Some(left) = self.body {
