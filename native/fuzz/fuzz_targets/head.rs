@@ -135,7 +135,16 @@ fn written_anew(input: &[u8], head: &Head) {
     };
     assert_eq!(again.body, expected);
     let text = latin1(&anew).to_ascii_lowercase();
-    for name in ["transfer-encoding", "expect", "te", "trailer", "forwarded", "x-forwarded-for", "x-real-ip", "keep-alive"] {
+    for name in [
+        "transfer-encoding",
+        "expect",
+        "te",
+        "trailer",
+        "forwarded",
+        "x-forwarded-for",
+        "x-real-ip",
+        "keep-alive",
+    ] {
         assert!(!text.contains(&format!("\r\n{name}:")), "{name}");
     }
     assert!(text.matches("\r\ncontent-length:").count() <= 1);

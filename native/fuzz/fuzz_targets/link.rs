@@ -42,7 +42,10 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<F
                 }
             }
         }
-        assert!(failed.is_some() || decoder.pending() < HEADER + MAX_PAYLOAD, "more than a partial frame is held");
+        assert!(
+            failed.is_some() || decoder.pending() < HEADER + MAX_PAYLOAD,
+            "more than a partial frame is held"
+        );
     }
     (frames, failed)
 }

@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use megaphone_core::packet::{
-    FIELDS, HttpPacket, MAX_TITLE_CASE, Slots, Uri, field_index, field_line, start_line, title_case, whole_head,
+    FIELDS, HttpPacket, MAX_TITLE_CASE, Slots, Uri, field_index, field_line, start_line, title_case,
+    whole_head,
 };
 
 fuzz_target!(|input: &[u8]| {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::connection::Next;
 use super::input::Chunk;
 use super::shard::Shard;
-use super::slot::{Active, Framing, Queues, Waiter, Wire};
+use super::slot::{Active, Framing, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
 use crate::limits::MAX_RECV;
 use crate::link::{CloseReason, ReadyMode};
@@ -91,10 +91,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             let mut shard = self.shard(number);
             let place = shard.insert(0, id, client, now, None);
             shard.set_owner(place, Some(owner));
-            if let Some(slot) = shard.slots.get_mut(place as usize)
-                && packet != Packet::Raw
-            {
-                slot.queues = Some(Box::new(Queues::new(false, packet)));
+            if let Some(slot) = shard.slots.get_mut(place as usize) {
+                slot.packet = packet;
             }
             shard.handle(place).ok_or(Refused::Connections)?
         };
@@ -394,6 +392,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Closed)?;
         let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        slot.packet = packet;
         let queues = slot.queues();
         queues.packet = packet;
         // The body belongs to whoever changes the mode at its start, as with gen_tcp.
@@ -529,7 +528,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let queues = slot.queues.as_ref();
         Ok(Info {
             active: queues.map_or(Active::Passive, |queues| queues.active),
-            packet: queues.map_or(Packet::Raw, |queues| queues.packet),
+            packet: slot.packet,
             readers: queues.map_or(0, |queues| queues.readers.len()),
             senders: queues.map_or(0, |queues| queues.senders.len()),
             input: queues.map_or(0, |queues| queues.input.len()),

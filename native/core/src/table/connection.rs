@@ -42,8 +42,8 @@ pub(super) enum Request {
 
 impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
     pub(super) fn queues(&mut self) -> &mut Queues<P, C> {
-        let http = self.flags.http;
-        self.queues.get_or_insert_with(|| Box::new(Queues::new(http, Packet::Raw)))
+        let (http, packet) = (self.flags.http, self.packet);
+        self.queues.get_or_insert_with(|| Box::new(Queues::new(http, packet)))
     }
 
     /// The next thing for a reader that wants `length` bytes (0: all there is), or one packet.
@@ -432,7 +432,9 @@ fn is_idle<P, C: Chunk>(queues: &Queues<P, C>, http: bool) -> bool {
     let framing = if http { Framing::Boundary { scanned: 0 } } else { Framing::Stream };
     queues.framing == framing
         && queues.active == Active::Passive
-        && queues.packet == Packet::Raw
+        && !queues.in_head
+        && queues.body.is_none()
+        && queues.body_length.is_none()
         && queues.input.len() == 0
         && queues.output.len() == 0
         && queues.readers.is_empty()

@@ -59,6 +59,8 @@ pub(super) struct Slot<P, C> {
     pub(super) last_activity: u32,
     port: u16,
     pub(super) local: u8,
+    /// Kept here too, so that a connection in a packet mode needs no queues while it is idle.
+    pub(super) packet: Packet,
     pub(super) flags: Flags,
     pub(super) wire: Wire,
 }
@@ -104,6 +106,7 @@ impl<P: Copy, C> Slot<P, C> {
             last_activity: now,
             port: client.port(),
             local: u8::MAX,
+            packet: Packet::Raw,
             flags: Flags { ipv4, ..Flags::default() },
             wire: Wire::Open,
         }

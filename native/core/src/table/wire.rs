@@ -75,11 +75,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         actions: &mut Vec<Action>,
         host: &mut H,
     ) -> InputEnd {
+        // Looked at under the lock that `link_down` takes: a sweep that follows finds all that this call opens.
+        let mut decoder = link.decoder.lock();
         if link.is_down() {
             return InputEnd::Closed;
         }
         link.bytes_in.fetch_add(input.len() as u64, Ordering::Relaxed);
-        let mut decoder = link.decoder.lock();
         if !input.is_empty() {
             decoder.push(input);
         }
@@ -325,8 +326,13 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// The link has ended: from now on it takes no input. Its connections close as [`Table::link_sweep`] reaches them.
+    ///
+    /// Waits for a call of [`Table::link_input`] that is under way, at most [`FRAMES_PER_CALL`] frames.
     pub fn link_down(&self, link: &Link<P>) {
-        link.set_down();
+        {
+            let _input = link.decoder.lock();
+            link.set_down();
+        }
         self.links.remove(link.incarnation);
     }
 

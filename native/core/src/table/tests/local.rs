@@ -447,3 +447,18 @@ fn lines_are_limited_to_the_byte() {
         assert_empty(&table);
     }
 }
+
+/// An idle connection has no queues, in whatever packet mode, and keeps its mode.
+#[test]
+fn an_idle_connection_has_no_queues() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = table.open(client(), Packet::HttpBin, OWNER, 0, &mut world).expect("room");
+    table.put_data(&handle, b"GET / HTTP/1.1\r\n\r\n", 0, &mut world).expect("fits");
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"GET / HTTP/1.1\r\n".to_vec()));
+    assert_eq!(table.stats().busy, 1);
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"\r\n".to_vec()));
+    assert_eq!(table.stats().busy, 0);
+    assert_eq!(table.info(&handle).map(|info| info.packet), Ok(Packet::HttpBin));
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}
