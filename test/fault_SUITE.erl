@@ -1,0 +1,251 @@
+%% What is taken away is cleaned up, and what comes back is used again: clients, connection managers and ejabberd
+%% itself end in the middle of everything. The link is a unix-domain socket here, whose name outlives a restart.
+-module(fault_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include("megaphone_test.hrl").
+
+-import(megaphone_test, [wait_until/1]).
+-import(megaphone_test_node, [call/4, handlers/0, held/2, release/3]).
+-import(megaphone_test_program, [client/2, await_line/2, await_line/3, await_exit/1, tell/2, text/2]).
+
+%% Seconds that a poll is held: a consumer whose client has died ends when its poll does.
+-define(WAIT, "2").
+%% Milliseconds until clients are back: the poll, the link's and the clients' own pauses.
+-define(BACK_WITHIN, 40000).
+
+suite() -> [{timetrap, {seconds, 120}}].
+
+all() ->
+    [
+        client_dies_in_a_poll,
+        client_dies_in_a_websocket,
+        client_dies_in_an_upload,
+        client_dies_in_an_answer,
+        connection_manager_stops,
+        connection_manager_is_killed,
+        ejabberd_is_restarted_in_its_node,
+        ejabberd_is_killed_and_comes_back
+    ].
+
+init_per_suite(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "node"),
+    ok = megaphone_test_node:write_config(Dir, [["- port: \"unix:link.sock\"\n  module: megaphone\n  ", handlers(), "\n"]]),
+    [{dir, Dir} | Config].
+
+end_per_suite(_Config) -> ok.
+
+%% A node and a connection manager for each case: some of them do not survive it.
+init_per_testcase(_Case, Config) ->
+    Dir = proplists:get_value(dir, Config),
+    Node = megaphone_test_node:start_in(Dir),
+    {Ecm, Port} = ecm(Dir),
+    [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
+
+ecm(Dir) ->
+    %% Named without its path, which might be too long for an address.
+    megaphone_test_program:ecm("unix:link.sock", #{cd => Dir}).
+
+end_per_testcase(_Case, Config) ->
+    Ecm = proplists:get_value(ecm, Config),
+    Answer = megaphone_test:finish_case(Config, fun() ->
+        {Status, Output} = megaphone_test_program:stop(Ecm),
+        ?assert(lists:member(Status, [0, 128 + 9])),
+        ?assertEqual(nomatch, binary:match(Output, <<"panicked">>))
+    end),
+    catch megaphone_test_program:signal(Ecm, "KILL"),
+    catch megaphone_test_node:stop(proplists:get_value(node, Config)),
+    Answer.
+
+%% ---- clients ---------------------------------------------------------------------------------------------------
+
+url(Config, http) -> lists:flatten(io_lib:format("http://127.0.0.1:~b/bosh", [proplists:get_value(port, Config)]));
+url(Config, ws) -> lists:flatten(io_lib:format("ws://127.0.0.1:~b/ws", [proplists:get_value(port, Config)])).
+
+%% A user that stays, and comes back by itself.
+stay(Config, Scheme, User) ->
+    Name = list_to_binary(User),
+    case call(proplists:get_value(node, Config), ejabberd_auth, try_register, [Name, <<"localhost">>, <<"pass-of-a-test">>]) of
+        ok -> ok;
+        {error, exists} -> ok
+    end,
+    Program = client("stay.mjs", [
+        "--url", url(Config, Scheme), "--domain", "localhost", "--user", User, "--passwords", "pass-of-a-test",
+        "--wait", ?WAIT, "--relogin", "200", "--deadline", "5000"
+    ]),
+    {Program, text("jid", await_line(Program, "\"connected\""))}.
+
+%% They still talk to each other.
+assert_talk(A, B) ->
+    {_, JidB} = B,
+    ok = tell(element(1, A), ["send ", JidB, " hello"]),
+    ?assertEqual(<<"hello">>, text("body", await_line(element(1, B), "\"message\""))).
+
+leave(Clients) ->
+    [ok = tell(Program, "quit") || {Program, _} <- Clients],
+    [?assertMatch({0, _}, await_exit(Program)) || {Program, _} <- Clients].
+
+%% Both log in anew, with another session.
+come_back(Clients) ->
+    [{Program, text("jid", await_line(Program, "\"connected\"", ?BACK_WITHIN))} || {Program, _} <- Clients].
+
+leftovers(Config) ->
+    call(proplists:get_value(node, Config), megaphone_test_node, leftovers, []).
+
+%% Nothing but so many links.
+assert_only_links(Config, Count) ->
+    Expected = [{links, Count} || Count > 0],
+    try
+        wait_until(fun() -> leftovers(Config) =:= Expected end)
+    catch
+        error:{deadline, _} -> ?assertEqual(Expected, leftovers(Config))
+    end.
+
+consumers(Config) ->
+    [Pid || {consumer, Pid, _} <- leftovers(Config)].
+
+client_dies_in_a_poll(Config) ->
+    %% A BOSH client that dies while its poll is held leaves no connection, and no consumer once the poll is over.
+    {Client, _} = stay(Config, http, "alice"),
+    ok = wait_until(fun() -> consumers(Config) =/= [] end),
+    ok = tell(Client, "kill"),
+    {Status, _} = await_exit(Client),
+    ?assertEqual(128 + 9, Status),
+    ok = assert_only_links(Config, 1).
+
+client_dies_in_a_websocket(Config) ->
+    %% A WebSocket client that dies leaves nothing, and its session has ended.
+    {Client, Jid} = stay(Config, ws, "alice"),
+    [User, Host, Resource] = binary:split(Jid, [<<"@">>, <<"/">>], [global]),
+    Session = fun() -> call(proplists:get_value(node, Config), ejabberd_sm, get_user_info, [User, Host, Resource]) end,
+    ?assert(is_list(Session())),
+    ok = tell(Client, "kill"),
+    _ = await_exit(Client),
+    ok = assert_only_links(Config, 1),
+    ok = wait_until(fun() -> Session() =:= offline end).
+
+client_dies_in_an_upload(Config) ->
+    %% A client that dies with half of its body sent, by a close or a reset, leaves nothing: its handler is told.
+    Node = proplists:get_value(node, Config),
+    lists:foreach(
+        fun(Linger) ->
+            {Socket, _} = megaphone_test_http:connect(proplists:get_value(port, Config), {127, 0, 0, 1}),
+            ok = inet:setopts(Socket, [{linger, Linger}]),
+            Head = <<"PUT /test/hold/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n">>,
+            ok = gen_tcp:send(Socket, [Head, megaphone_test_handler:bytes(500000)]),
+            {Pid, Virtual} = held(Node, <<"upload">>),
+            ok = gen_tcp:close(Socket),
+            ok = wait_until(fun() -> call(Node, megaphone_nif, info, [element(3, Virtual)]) =:= {error, closed} orelse drained(Node) end),
+            ok = release(Node, <<"upload">>, <<"too late">>),
+            ok = wait_until(fun() -> not call(Node, erlang, is_process_alive, [Pid]) end),
+            ok = assert_only_links(Config, 1)
+        end,
+        [{false, 0}, {true, 0}]
+    ).
+
+%% The handler reads what came and then finds the end.
+drained(Node) ->
+    {error, closed} =:= megaphone_test_node:do(Node, <<"upload">>, fun(Socket, _) ->
+        case gen_tcp:recv(Socket, 65536, 100) of
+            {ok, _} -> more;
+            Other -> Other
+        end
+    end).
+
+client_dies_in_an_answer(Config) ->
+    %% A client that dies before it has read a large answer leaves nothing; its consumer does not wait for it.
+    {Socket, _} = megaphone_test_http:connect(proplists:get_value(port, Config), {127, 0, 0, 1}),
+    ok = gen_tcp:send(Socket, <<"GET /test/bytes/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n">>),
+    {ok, <<"HTTP/1.1 200 OK">>} = gen_tcp:recv(Socket, 15),
+    Node = proplists:get_value(node, Config),
+    ok = wait_until(fun() -> maps:get(waiters, megaphone_test_node:stats(Node)) =:= 1 end),
+    ok = gen_tcp:close(Socket),
+    ok = assert_only_links(Config, 1).
+
+%% ---- connection managers ---------------------------------------------------------------------------------------
+
+connection_manager_stops(Config) ->
+    %% SIGTERM ends a connection manager within its time, with status 0, and nothing is left of its clients.
+    Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
+    ?assertMatch({0, _}, megaphone_test_program:stop(proplists:get_value(ecm, Config))),
+    ok = assert_only_links(Config, 0),
+    give_up(Clients).
+
+%% They would try for ever.
+give_up(Clients) ->
+    [ok = tell(Program, "kill") || {Program, _} <- Clients],
+    [await_exit(Program) || {Program, _} <- Clients].
+
+connection_manager_is_killed(Config) ->
+    %% When a connection manager is killed all its connections, waiters and consumers end, and with a new one in its
+    %% place the clients go on.
+    Node = proplists:get_value(node, Config),
+    Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
+    Port = proplists:get_value(port, Config),
+    Others = [element(1, megaphone_test_http:connect(Port, {127, 0, 0, 1})) || _ <- lists:seq(1, 3)],
+    Requests = [
+        <<"GET /test/bytes/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n">>,
+        <<"GET /test/hold/killed HTTP/1.1\r\nHost: localhost\r\n\r\n">>,
+        <<"PUT /upload/x/y/z HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nhalf">>
+    ],
+    [ok = gen_tcp:send(Socket, Request) || {Socket, Request} <- lists:zip(Others, Requests)],
+    {Held, _} = held(Node, <<"killed">>),
+    ok = wait_until(fun() -> maps:get(waiters, megaphone_test_node:stats(Node)) >= 1 end),
+    ok = megaphone_test_program:signal(proplists:get_value(ecm, Config), "KILL"),
+    ok = wait_until(fun() -> maps:with([links, connections, waiters], megaphone_test_node:stats(Node)) =:= #{links => 0, connections => 0, waiters => 0} end),
+    ok = wait_until(fun() -> consumers(Config) -- [Held] =:= [] end),
+    ok = release(Node, <<"killed">>, <<"too late">>),
+    ok = assert_only_links(Config, 0),
+    Listen = "127.0.0.1:" ++ integer_to_list(Port),
+    New = megaphone_test_program:ecm_at(Listen, "unix:link.sock", #{cd => proplists:get_value(dir, Config)}),
+    %% ejabberd has kept the BOSH session meanwhile, which goes on; the WebSocket's is over.
+    [A | Sockets] = Clients,
+    [B] = come_back(Sockets),
+    assert_talk(B, A),
+    assert_talk(A, B),
+    leave([A, B]),
+    ok = assert_only_links(Config, 1),
+    ?assertMatch({0, _}, megaphone_test_program:stop(New)),
+    [gen_tcp:close(Socket) || Socket <- Others].
+
+%% ---- ejabberd --------------------------------------------------------------------------------------------------
+
+ejabberd_is_restarted_in_its_node(Config) ->
+    %% When ejabberd stops its links end, nothing is left and clients are told 503; when it is started again in the same
+    %% node the connection manager is back by itself, and the clients log in again.
+    Node = proplists:get_value(node, Config),
+    Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
+    ok = call(Node, application, stop, [ejabberd]),
+    ok = assert_only_links(Config, 0),
+    unavailable(Config),
+    {ok, _} = call(Node, application, ensure_all_started, [ejabberd]),
+    [A, B] = Back = come_back(Clients),
+    assert_talk(A, B),
+    assert_talk(B, A),
+    leave(Back),
+    ok = assert_only_links(Config, 1).
+
+unavailable(Config) ->
+    {Socket, _} = megaphone_test_http:connect(proplists:get_value(port, Config), {127, 0, 0, 1}),
+    ok = gen_tcp:send(Socket, <<"GET /bosh HTTP/1.1\r\nHost: localhost\r\n\r\n">>),
+    ?assertMatch({503, _}, megaphone_test_http:read(Socket)),
+    ok = gen_tcp:close(Socket).
+
+ejabberd_is_killed_and_comes_back(Config) ->
+    %% The same when its whole node is killed and a new one is started.
+    Node = proplists:get_value(node, Config),
+    Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
+    _ = os:cmd("kill -KILL " ++ call(Node, os, getpid, [])),
+    _ = await_line(proplists:get_value(ecm, Config), " down: "),
+    unavailable(Config),
+    New = megaphone_test_node:start_in(proplists:get_value(dir, Config)),
+    [A, B] = Back = come_back(Clients),
+    assert_talk(A, B),
+    assert_talk(B, A),
+    leave(Back),
+    ok = assert_only_links([{node, New}], 1),
+    ?assertMatch({0, _}, megaphone_test_program:stop(proplists:get_value(ecm, Config))),
+    ok = megaphone_test_node:assert_quiet(New),
+    megaphone_test_node:stop(New).
