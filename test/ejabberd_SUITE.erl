@@ -107,7 +107,10 @@ crowd_by_websocket(Config) ->
 
 crowd(Config, Scheme) ->
     {Status, Output} = await_exit(client("crowd.mjs", [
-        "--url", url(Config, Scheme), "--domain", "localhost", "--anonymous", "--count", "50", "--together", "50"
+        "--url", url(Config, Scheme), "--domain", "localhost", "--anonymous", "--count", "50", "--together", "50",
+        %% mod_bosh may park a request whose successor overtook it, and then holds it for all of this time, also when
+        %% its client has gone; the process that serves it lives as long.
+        "--wait", "5"
     ])),
     ?assertEqual({0, Output}, {Status, Output}),
     ?assertMatch({match, _}, re:run(Output, "\"ok\":true.*\"loggedIn\":50,\"sent\":150,\"received\":150,\"disconnected\":50")).

@@ -33,7 +33,9 @@ all() ->
 init_per_suite(Config) ->
     Curl = os:find_executable("curl"),
     Curl =:= false andalso error("curl was not found"),
-    Dir = proplists:get_value(priv_dir, Config),
+    %% The directory that Common Test gives is the same for all suites of a run.
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?MODULE),
+    ok = filelib:ensure_dir(filename:join(Dir, "any")),
     Node = megaphone_test_node:start(Dir, [
         listener(megaphone, 1, [handlers(), "custom_headers: {X-Custom: yes it is}"]),
         listener(ejabberd_http, 2, [handlers(), "custom_headers: {X-Custom: yes it is}"])

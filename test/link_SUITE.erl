@@ -217,7 +217,7 @@ peer_that_does_not_read_is_cut_off(Config) ->
     Link = connect_raw(proplists:get_value(address, Config)),
     ok = inet:setopts(Link, [{recbuf, 4096}, {send_timeout, 100}]),
     ok = send(Link, hello()),
-    Pings = encode([{ping, <<Number:64>>} || Number <- lists:seq(1, 1000)]),
+    Pings = encode([{ping, <<Number:64>>} || Number <- lists:seq(1, 50000)]),
     ok = wait_until(fun() -> send_bytes(Link, Pings) =/= ok end),
     ok = disconnect(Link),
     Node = proplists:get_value(node, Config),

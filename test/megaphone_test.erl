@@ -16,13 +16,14 @@
 -spec start(config()) -> config().
 start(Config) ->
     {ok, Started} = application:ensure_all_started(megaphone),
-    [{started, Started} | Config].
+    [{started, Started}, {before_suite, leftovers(stats())} | Config].
 
 %% For end_per_suite: all processes of the cases are dead, so nothing at all may be left, monitors included.
 -spec stop(config()) -> ok.
 stop(Config) ->
     _ = [ok = application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    wait_until(fun() -> leftovers(stats()) =:= [] end).
+    Before = proplists:get_value(before_suite, Config),
+    wait_until(fun() -> leftovers(stats()) -- Before =:= [] end).
 
 %% What a case before has left behind is not this one's fault. Its process may still be dying.
 -spec begin_case(config()) -> config().
@@ -43,18 +44,16 @@ end_case(Config) ->
     end).
 
 %% For end_per_testcase: what the function raises makes the case fail. If it has failed already its own reason tells
-%% more.
+%% more. The programs that the case has started end here.
 -spec finish_case(config(), fun(() -> ok)) -> ok | {fail, term()}.
 finish_case(Config, Check) ->
-    case proplists:get_value(tc_status, Config) of
-        ok ->
-            try
-                Check()
-            catch
-                _:Reason -> {fail, Reason}
-            end;
-        _ ->
-            ok
+    try
+        proplists:get_value(tc_status, Config) =/= ok orelse Check(),
+        ok
+    catch
+        _:Reason -> {fail, Reason}
+    after
+        megaphone_test_program:kill_started()
     end.
 
 %% The case's own process may still be watched: it lives, and processes are watched until they die.

@@ -38,7 +38,12 @@ start_in(Own) ->
         env => [{"ERL_LIBS", ejabberd_libs()}, {"ERL_CRASH_DUMP", filename:join(Own, "erl_crash.dump")}],
         wait_boot => ?BOOT_TIMEOUT
     }),
-    Listening = peer:call(Peer, ?MODULE, boot, [Own], ?BOOT_TIMEOUT),
+    Listening =
+        try
+            peer:call(Peer, ?MODULE, boot, [Own], ?BOOT_TIMEOUT)
+        catch
+            _:Reason -> error({ejabberd_did_not_start, Reason, log(#{dir => Own})})
+        end,
     #{peer => Peer, dir => Own, listeners => Listening}.
 
 -spec stop(node_info()) -> ok.
@@ -91,7 +96,7 @@ register_user(Node, User, Password) ->
     call(Node, ejabberd_auth, try_register, [User, ?HOST, Password]).
 
 %% What ejabberd has logged so far, all its log files.
--spec log(node_info()) -> binary().
+-spec log(#{dir := file:filename(), _ => _}) -> binary().
 log(#{dir := Dir}) ->
     iolist_to_binary([element(2, file:read_file(File)) || File <- filelib:wildcard(filename:join([Dir, "log", "*"]))]).
 
@@ -121,9 +126,10 @@ write_config(Dir, Listeners) ->
         "hosts: [", ?HOST, "]\nloglevel: info\ncertfiles: []\n",
         "auth_method: [internal, anonymous]\nanonymous_protocol: sasl_anon\nallow_multiple_connections: true\n",
         "auth_password_format: scram\n",
-        "listen:\n", indent(Listeners),
+        "listen:\n",
         %% Nobody connects to it: mod_bosh takes its limits from the first listener for c2s.
         indent(listener(ejabberd_c2s, 250, ["max_stanza_size: 524288"])),
+        indent(Listeners),
         "api_permissions:\n  all:\n    who: all\n    what: \"*\"\n",
         "modules:\n",
         indent([[Module, ": {}\n"] || Module <- ["mod_bosh", "mod_disco", "mod_ping", "mod_roster", "mod_stream_mgmt", "mod_http_api"]]),

@@ -4,7 +4,7 @@
 
 -include("megaphone_test.hrl").
 
--export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1]).
+-export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
 -export([ecm/1, ecm/2, ecm_at/3, client/2, root/0, text/2]).
 -export_type([program/0]).
 
@@ -22,7 +22,22 @@ start(File, Args, Options) ->
     Self = self(),
     Pid = spawn(fun() -> hold(Self, File, Args, Options) end),
     ?assertReceive({Pid, started}),
+    _ = put(?MODULE, [Pid | started()]),
     Pid.
+
+-spec started() -> [program()].
+started() ->
+    case get(?MODULE) of
+        undefined -> [];
+        Programs -> Programs
+    end.
+
+%% Kills what this process has started and what still runs: a case that failed must not leave programs to the next.
+-spec kill_started() -> ok.
+kill_started() ->
+    lists:foreach(fun(Program) -> is_running(Program) andalso signal(Program, "KILL") end, started()),
+    _ = erase(?MODULE),
+    ok.
 
 %% Waits for the next line with this text. Lines before it are passed over for good, the found one too.
 -spec await_line(program(), iodata()) -> binary().

@@ -72,7 +72,7 @@ known_lines(_Config) ->
 
 random_requests(_Config) ->
     %% Random heads, in random pieces, in all packet modes.
-    property(1500, {mode(), proper_types:list(head()), cuts()}, fun compare/1).
+    property(400, {mode(), proper_types:list(head()), cuts()}, fun compare/1).
 
 random_fields(_Config) ->
     %% Random fields alone, as httph and httph_bin read them.

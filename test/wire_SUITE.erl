@@ -33,6 +33,7 @@ all() ->
         sweep_of_many_connections,
         most_connections_of_a_link,
         most_local_connections,
+        random_frames_leave_nothing,
         counters_of_a_link,
         wrong_arguments
     ].
@@ -298,7 +299,6 @@ link_goes_down(Config) ->
     _ = sweep(Link, 0, 0),
     ?assertEqual({error, closed}, megaphone:send(Handle, <<"x">>)),
     ?assertEqual({error, closed}, megaphone:peername(Handle)),
-    ?assertEqual({ok, get_request("/")}, megaphone:recv(Neighbour, 0)),
     ok = megaphone:send(Neighbour, <<"x">>),
     ?assertEqual([{data, 1, <<"x">>}], output(Other)),
     _ = link_end(Other).
@@ -351,6 +351,71 @@ most_local_connections(_Config) ->
     ok = wait_until(fun() -> maps:get(local, megaphone_test:stats()) =:= 0 end).
 
 %% ---- others ----------------------------------------------------------------------------------------------------
+
+random_frames_leave_nothing(_Config) ->
+    %% Links that bring random frames, good and bad, for a few connections, while their consumers do random things: each
+    %% ends in good order or with a reason, and nothing is left of it.
+    lists:foreach(
+        fun(Seed) ->
+            {ok, Link} = megaphone_nif:link_open(<<"test">>),
+            Consumers = random_steps(Link, 300, [], rand:seed_s(exsss, Seed)),
+            _ = link_end(Link),
+            [exit(Pid, kill) || Pid <- Consumers]
+        end,
+        lists:seq(1, 150)
+    ),
+    ok = wait_until(fun() -> maps:get(connections, megaphone_test:stats()) =:= 0 end).
+
+random_steps(_Link, 0, Consumers, _Rand) ->
+    Consumers;
+random_steps(Link, Steps, Consumers, Rand0) ->
+    {Kind, Rand1} = rand:uniform_s(16, Rand0),
+    {Number, Rand} = rand:uniform_s(1000, Rand1),
+    Frame = if Steps =:= 300 -> encode(hello()); true -> random_frame(Kind, 1 + Number rem 5, Number) end,
+    Steps rem 7 =:= 0 andalso output_bytes(Link),
+    case input_bytes(Link, Frame) of
+        {ok, Actions} ->
+            New = [consumer(Handle, Number) || {start, Handle} <- Actions],
+            random_steps(Link, Steps - 1, New ++ Consumers, Rand);
+        {stop, Reason, Actions} ->
+            ?assert(is_binary(Reason)),
+            ?assertMatch([_], [Code || {error, 0, Code, Said} <- output(Link), Said =:= Reason]),
+            [consumer(Handle, Number) || {start, Handle} <- Actions] ++ Consumers
+    end.
+
+random_frame(1, Id, _) -> encode(open(Id));
+random_frame(2, Id, _) -> encode([{close, Id, 0}, open(Id)]);
+random_frame(3, Id, _) -> encode({close, Id, 1});
+random_frame(4, Id, Number) -> encode({window, Id, Number * 100});
+random_frame(5, _, Number) -> encode({ping, <<Number:64>>});
+random_frame(6, Id, Number) -> encode({data, Id, binary:copy(<<"x">>, Number)});
+random_frame(7, Id, Number) -> encode({data, Id, request("POST", "/", [], binary:copy(<<"x">>, Number * 70))});
+random_frame(8, Id, Number) -> encode({data, Id, binary:part(get_request("/"), 0, 1 + Number rem 30)});
+random_frame(9, _, 1) -> encode({error, 0, 0, <<"x">>});
+random_frame(9, Id, _) -> encode({error, Id, 0, <<"x">>});
+random_frame(10, Id, Number) when Number < 10 -> megaphone_test_link:frame(Number, Id, <<"x">>);
+random_frame(_, Id, _) -> encode({data, Id, get_request("/")}).
+
+%% Does one of the things that consumers do, and some that none should.
+consumer(Handle, Number) ->
+    Socket = megaphone:socket(Handle),
+    Do = fun
+        (0) -> ok;
+        (1) -> gen_tcp:recv(Socket, 0), gen_tcp:send(Socket, <<"answer">>), gen_tcp:recv(Socket, 0);
+        (2) -> gen_tcp:recv(Socket, 0), gen_tcp:send(Socket, binary:copy(<<"x">>, 200000));
+        (3) -> inet:setopts(Socket, [{active, true}]), receive {tcp_closed, Socket} -> ok end;
+        (4) -> gen_tcp:send(Socket, <<"early answer">>), gen_tcp:recv(Socket, 0), gen_tcp:recv(Socket, 0);
+        (5) -> gen_tcp:shutdown(Socket, write), gen_tcp:recv(Socket, 0);
+        (6) -> gen_tcp:recv(Socket, 100000), gen_tcp:close(Socket);
+        (7) -> inet:setopts(Socket, [{packet, http_bin}]), gen_tcp:recv(Socket, 0)
+    end,
+    Pid = spawn(fun() ->
+        receive go -> ok end,
+        Do(Number rem 8)
+    end),
+    _ = megaphone_nif:set_consumer(Handle, Pid),
+    Pid ! go,
+    Pid.
 
 counters_of_a_link(Config) ->
     %% What is told of a link is right: bytes both ways, connections, and what found no connection.

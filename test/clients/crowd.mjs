@@ -14,6 +14,7 @@ const USAGE = `usage: crowd.mjs --url URL --domain DOMAIN --count N (--users PRE
   --size        characters of each message (default 200)
   --together    logins at the same time (default 25)
   --mechanism   scram (default), plain, ...
+  --wait        seconds that a BOSH request may be held (default 60)
   --deadline    milliseconds for each step of each user (default 30000)`;
 
 const values = parse(USAGE, {
@@ -27,6 +28,7 @@ const values = parse(USAGE, {
   size: { type: 'string', default: '200' },
   together: { type: 'string', default: '25' },
   mechanism: { type: 'string', default: 'scram' },
+  wait: { type: 'string', default: '60' },
   deadline: { type: 'string', default: '30000' },
 }, ['url', 'domain', 'count']);
 
@@ -34,6 +36,7 @@ const count = number(values, 'count', { min: 2, max: 10_000 });
 const rounds = number(values, 'rounds', { min: 0, max: 10_000 });
 const size = number(values, 'size', { min: 1, max: 1_000_000 });
 const together = number(values, 'together', { min: 1, max: 10_000 });
+const wait = number(values, 'wait', { min: 1, max: 300 });
 const deadline = number(values, 'deadline', { min: 1 });
 if (count % 2 !== 0 || Boolean(values.users) === values.anonymous) {
   process.stderr.write(`--count must be even, and either --users or --anonymous given\n\n${USAGE}\n`);
@@ -70,6 +73,7 @@ async function each(items, limit, action) {
 
 const clients = Array.from({ length: count }, (_, index) => new Client({
   url: values.url,
+  wait,
   domain: values.domain,
   user: values.anonymous ? '' : `${values.users}${index + 1}`,
   password,

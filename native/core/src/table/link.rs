@@ -30,6 +30,8 @@ pub struct Link<P> {
     sender: Mutex<Option<P>>,
     /// The sender has been told that there is nothing, and waits for a message.
     asleep: AtomicBool,
+    /// The peer broke the protocol: the error frame that says so is the last one.
+    stopping: AtomicBool,
     down: AtomicBool,
 }
 
@@ -50,6 +52,7 @@ impl<P: Copy> Link<P> {
             control: Mutex::new(Vec::new()),
             sender: Mutex::new(None),
             asleep: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             down: AtomicBool::new(false),
         }
     }
@@ -64,6 +67,22 @@ impl<P: Copy> Link<P> {
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Acquire)
+    }
+
+    /// Whether the error frame that ends the link is queued.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Queues the error frame that ends the link; no frame follows it. Both are done under one lock: who takes the
+    /// frame sees that the link is stopping.
+    pub(super) fn stop<H: Host<Pid = P>>(&self, error: &Frame<'_>, host: &mut H) {
+        {
+            let mut control = self.control.lock();
+            error.encode(&mut control);
+            self.stopping.store(true, Ordering::Release);
+        }
+        self.wake(host);
     }
 
     pub(super) fn set_down(&self) {

@@ -77,7 +77,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     ) -> InputEnd {
         // Looked at under the lock that `link_down` takes: a sweep that follows finds all that this call opens.
         let mut decoder = link.decoder.lock();
-        if link.is_down() {
+        if link.is_down() || link.is_stopping() {
             return InputEnd::Closed;
         }
         link.bytes_in.fetch_add(input.len() as u64, Ordering::Relaxed);
@@ -96,8 +96,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 Err(error) => Err((error.code(), error.to_string())),
             };
             if let Err((code, text)) = verdict {
-                // Should this not fit, the peer has long stopped reading and will not miss it.
-                let _ = link.push_control(&Frame::Error { id: 0, code, text: &text }, host);
+                link.stop(&Frame::Error { id: 0, code, text: &text }, host);
                 return InputEnd::Stop(text);
             }
         }
@@ -290,7 +289,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         loop {
             let mut out = link.take_control();
             let mut visits = 0;
-            while out.len() < OUTPUT_BATCH && visits < VISITS_PER_CALL {
+            // After the error frame that ends the link nothing follows.
+            while out.len() < OUTPUT_BATCH && visits < VISITS_PER_CALL && !link.is_stopping() {
                 let Some((slot, generation)) = link.pop_ready() else { break };
                 visits += 1;
                 self.drain(link, slot, generation, &mut out, host);
@@ -299,7 +299,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 link.bytes_out.fetch_add(out.len() as u64, Ordering::Relaxed);
                 return out;
             }
-            if visits < VISITS_PER_CALL && link.fall_asleep() {
+            if link.is_stopping() || (visits < VISITS_PER_CALL && link.fall_asleep()) {
                 return out;
             }
         }

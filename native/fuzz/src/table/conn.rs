@@ -51,7 +51,6 @@ pub(super) struct Remote {
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) handle: Option<Handle>,
-    pub(super) id: u64,
     /// The process that asks for its data in the original's way.
     pub(super) asker: u32,
     pub(super) owner: Option<u32>,
@@ -60,6 +59,8 @@ pub(super) struct Conn {
     pub(super) sent: usize,
     pub(super) pos: usize,
     pub(super) readers: VecDeque<Reader>,
+    /// The longest read that ever waited: so much more than the window may be here.
+    wanted: usize,
     pub(super) senders: VecDeque<Sender>,
     pub(super) active: Active,
     pub(super) packet: Packet,
@@ -76,20 +77,22 @@ pub(super) struct Conn {
     pub(super) released: bool,
     /// What comes from the peer is dropped.
     pub(super) closing: bool,
+    /// A request was cut by a shutdown for reading: nobody knows where it stands.
+    pub(super) deaf: bool,
     pub(super) remote: Option<Remote>,
 }
 
 impl Conn {
-    pub(super) fn new(id: u64, asker: u32, owner: Option<u32>) -> Self {
+    pub(super) fn new(asker: u32, owner: Option<u32>) -> Self {
         Self {
             handle: None,
-            id,
             asker,
             owner,
             stream: Vec::new(),
             sent: 0,
             pos: 0,
             readers: VecDeque::new(),
+            wanted: 0,
             senders: VecDeque::new(),
             active: Active::Passive,
             packet: Packet::Raw,
@@ -101,8 +104,23 @@ impl Conn {
             over: false,
             released: false,
             closing: false,
+            deaf: false,
             remote: None,
         }
+    }
+
+    /// What there is to know, for one who reads a script that failed.
+    pub(super) fn summary(&self) -> String {
+        let (id, input) = (self.handle.map(|handle| handle.id), (self.pos, self.sent, self.stream.len()));
+        let flags = (self.input_closed, self.output_closed, self.over, self.released, self.closing);
+        format!(
+            "{id:?}: owner {:?}, input {input:?}, output {:?}, closed {flags:?}, {:?}, {:?}, {:?}",
+            self.owner,
+            (self.taken, self.accepted),
+            self.readers,
+            self.senders,
+            self.remote
+        )
     }
 
     pub(super) fn unread(&self) -> usize {
@@ -133,6 +151,12 @@ impl Conn {
         open && !remote.tunnel && !remote.requested && self.sent >= needed
     }
 
+    pub(super) fn wait(&mut self, reader: Reader) {
+        assert!(!self.input_closed, "waits on a closed connection");
+        self.wanted = self.wanted.max(reader.length);
+        self.readers.push_back(reader);
+    }
+
     /// Input was handed to somebody who wanted `length` bytes.
     pub(super) fn got(&mut self, data: Data<Vec<u8>>, length: usize) {
         let data = bytes(data);
@@ -148,26 +172,32 @@ impl Conn {
 
     /// A reader that wanted `length` bytes was told that there are none.
     pub(super) fn end_of_input(&mut self, length: usize, gone: bool) {
-        if gone || self.released || self.over || self.input_closed {
-            let short = self.unread() == 0 || self.unread() < length || self.packet != Packet::Raw;
-            assert!(gone || self.released || short || self.is_http(), "{} bytes are left", self.unread());
+        if gone || self.released {
             return;
         }
-        if self.packet != Packet::Raw {
-            return assert!(length > 0);
+        if self.packet != Packet::Raw && length > 0 {
+            return;
         }
-        // Only the consumer of a request is told so while the connection goes on: it has done its work.
-        assert!(self.is_http(), "told of an end on an open connection");
-        let pos = self.pos;
-        let Some(remote) = &mut self.remote else { return };
-        if remote.started
-            && let Some((request, _)) = &remote.request
-        {
-            assert!(pos == request.end || (remote.answered && length == 0), "sent away before the end");
-            self.pos = request.end;
+        if self.is_http() && !self.deaf {
+            // Whoever has read a request, or answered it, is told so when there is no next one, and has done its work.
+            let pos = self.pos;
+            let Some(remote) = &mut self.remote else { return };
+            let (request, _) = remote.request.clone().unwrap_or((pos..pos, pos));
+            if !remote.started || pos >= request.end || (remote.answered && length == 0) {
+                if remote.started {
+                    self.pos = pos.max(request.end);
+                }
+                remote.started = false;
+                self.owner = None;
+                return;
+            }
+            if length > request.end - pos {
+                return; // more than there can be
+            }
         }
-        remote.started = false;
-        self.owner = None;
+        assert!(self.input_closed, "told of an end on an open connection");
+        let short = self.unread() == 0 || self.unread() < length || self.packet != Packet::Raw;
+        assert!(short || self.deaf, "{} bytes are left", self.unread());
     }
 
     pub(super) fn invalid(&self, length: usize) {
@@ -176,7 +206,7 @@ impl Conn {
             .as_ref()
             .and_then(|remote| remote.request.as_ref())
             .map(|(request, _)| request.end - self.pos);
-        let beyond = self.is_http() && left.is_none_or(|left| length > left);
+        let beyond = self.deaf || self.is_http() && left.is_none_or(|left| length > left);
         assert!(self.active != Active::Passive || (self.packet != Packet::Raw && length > 0) || beyond);
     }
 
@@ -212,28 +242,31 @@ impl Conn {
     /// Closed by a process of this end.
     pub(super) fn close(&mut self) {
         self.end();
-        if self.remote.is_some() {
-            self.released = true;
-            self.owner = None;
-        }
+        self.released |= self.remote.is_some();
     }
 
     /// Nothing more comes or goes.
     pub(super) fn end(&mut self) {
         (self.input_closed, self.output_closed) = (true, true);
         (self.over, self.closing) = (true, true);
-        // Who was told of room is not told again.
+        self.forget_told();
+    }
+
+    /// Who was told of room is not told of the end.
+    pub(super) fn forget_told(&mut self) {
         self.senders.retain(|sender| !sender.told);
     }
 
     pub(super) fn shutdown(&mut self, read: bool, write: bool) {
         if read {
             self.input_closed = true;
+            self.deaf |= self.is_http();
             self.pos = self.pos.max(self.sent);
         }
         if write {
             self.output_closed = true;
             self.closing |= self.remote.is_some();
+            self.forget_told();
         }
     }
 
@@ -248,7 +281,10 @@ impl Conn {
     }
 
     /// Compares with what the table says, and adds up.
-    pub(super) fn check(&self, table: &Table<u32, Vec<u8>>, limits: &TableLimits, sum: &mut Stats) {
+    pub(super) fn check(&mut self, table: &Table<u32, Vec<u8>>, limits: &TableLimits, sum: &mut Stats) {
+        if self.output_closed {
+            self.forget_told();
+        }
         let waits = (self.readers.len(), self.senders.len());
         sum.waiters += waits.0 + waits.1;
         let on_wire = self.remote.as_ref().is_some_and(|remote| !remote.they_closed);
@@ -276,13 +312,9 @@ impl Conn {
         assert_eq!((info.readers, info.senders), waits);
         assert_eq!(info.input, self.unread());
         assert_eq!((info.active, info.packet), (self.active, self.packet));
-        assert!(
-            info.input
-                <= limits.local_queue.max(WINDOW as usize)
-                    + self.readers.iter().map(|reader| reader.length).max().unwrap_or(0)
-        );
+        assert!(info.input <= limits.local_queue.max(WINDOW as usize) + self.wanted);
         assert!(info.output <= limits.output_queue);
-        if !(self.over && self.remote.is_some()) {
+        if !(self.deaf || self.over && self.remote.is_some()) {
             assert_eq!((info.output, info.owner), (self.untaken(), self.owner));
         }
         self.nobody_waits_in_vain(limits);
@@ -290,7 +322,7 @@ impl Conn {
 
     fn nobody_waits_in_vain(&self, limits: &TableLimits) {
         assert!(self.readers.is_empty() || !self.input_closed, "readers wait after the end");
-        assert!(self.senders.is_empty() || !self.over, "senders wait after the end");
+        assert!(self.senders.is_empty() || !self.output_closed, "senders wait after the end");
         if self.packet == Packet::Raw {
             if let Some(first) = self.readers.front() {
                 assert!(

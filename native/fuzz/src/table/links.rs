@@ -131,7 +131,9 @@ impl Scene {
     }
 
     fn open_frame(&mut self, place: usize) {
-        if self.conns.len() >= MOST {
+        let last = self.peer.as_ref().and_then(|peer| self.conns[peer.ids[place]?].remote.as_ref());
+        // An id may be used again when both ends have closed.
+        if self.conns.len() >= MOST || last.is_some_and(|remote| remote.they_closed && !remote.we_closed) {
             return;
         }
         let id = place as u64 + 1;
@@ -150,7 +152,7 @@ impl Scene {
         if count >= self.limits.link_connections {
             return; // refused: seen in the output
         }
-        let mut conn = Conn::new(id, self.next_asker(), None);
+        let mut conn = Conn::new(self.next_asker(), None);
         conn.remote = Some(Remote {
             request: None,
             requested: false,
@@ -233,6 +235,7 @@ impl Scene {
 
     /// The peer sends more than it may, or what is no request: that connection is closed, and no other.
     fn fault(&mut self, place: usize, script: &mut Script<'_>) {
+        self.drain_link(); // or credit may be on its way
         let Some(at) = self.on_wire(place) else { return };
         let conn = &mut self.conns[at];
         let unread = conn.unread();
@@ -266,6 +269,7 @@ impl Scene {
 
     /// The link's process is gone.
     pub(super) fn end_link(&mut self) {
+        self.read_mail();
         let Some(peer) = self.peer.take() else { return };
         for at in peer.ids.into_iter().flatten() {
             let conn = &mut self.conns[at];

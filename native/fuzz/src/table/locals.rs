@@ -16,7 +16,7 @@ impl Scene {
         match self.table.open(client(), packet, owner, 0, &mut self.world) {
             Ok(handle) => {
                 assert!(open < self.limits.local_connections);
-                let mut conn = Conn::new(handle.id, self.next_asker(), Some(owner));
+                let mut conn = Conn::new(self.next_asker(), Some(owner));
                 (conn.handle, conn.packet) = (Some(handle), packet);
                 self.conns.push(conn);
             }

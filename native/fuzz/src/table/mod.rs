@@ -63,6 +63,8 @@ struct Scene {
     next_pid: u32,
     conns: Vec<Conn>,
     peer: Option<Peer>,
+    /// Tell of each operation and message, to read a script that failed.
+    trace: bool,
 }
 
 /// Runs a script.
@@ -89,6 +91,7 @@ pub fn run(script: &mut Script<'_>) {
         next_pid: PROCESSES as u32 + 1,
         conns: Vec::new(),
         peer: None,
+        trace: std::env::var_os("FUZZ_TRACE").is_some(),
     };
     while !script.is_done() {
         scene.step(script);
@@ -100,7 +103,11 @@ pub fn run(script: &mut Script<'_>) {
 
 impl Scene {
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 32 {
+        let op = script.byte() % 32;
+        if self.trace {
+            eprintln!("operation {op}, then {script:?}");
+        }
+        match op {
             0 => self.open(script),
             1..=4 => self.put(script),
             5..=9 => self.recv(script),
@@ -145,8 +152,8 @@ impl Scene {
         let Some((at, handle)) = self.any(script) else { return };
         let (pid, length) = (self.pid(script), script.size(&[300, 16_384, 65_536, 200_000]));
         let length = if script.byte() % 2 == 0 { 0 } else { length };
-        let result = self.table.recv(&handle, length, pid, 0, &mut self.world);
         let gone = self.is_gone(at);
+        let result = self.table.recv(&handle, length, pid, 0, &mut self.world);
         let conn = &mut self.conns[at];
         match result {
             Ok(Ok(data)) => {
@@ -154,8 +161,7 @@ impl Scene {
                 conn.got(data, length);
             }
             Ok(Err(token)) => {
-                assert!(!conn.input_closed, "waits on a closed connection");
-                conn.readers.push_back(conn::Reader { pid, token: Some(token), length });
+                conn.wait(conn::Reader { pid, token: Some(token), length });
                 assert!(conn.readers.len() <= self.limits.waiters);
             }
             Err(RecvError::Closed) => conn.end_of_input(length, gone),
@@ -172,8 +178,8 @@ impl Scene {
         if self.world.dead.contains(&pid) {
             return;
         }
-        self.table.get_data(&handle, pid, 0, &mut self.world);
         let gone = self.is_gone(at);
+        self.table.get_data(&handle, pid, 0, &mut self.world);
         let (full, conn) = (self.limits.waiters, &mut self.conns[at]);
         match self.world.mail.pop_front() {
             Some((to, Message::Plain(result))) => {
@@ -189,8 +195,7 @@ impl Scene {
             }
             other => {
                 self.world.mail.extend(other);
-                assert!(!conn.input_closed, "waits on a closed connection");
-                conn.readers.push_back(conn::Reader { pid, token: None, length: 0 });
+                conn.wait(conn::Reader { pid, token: None, length: 0 });
             }
         }
     }
@@ -309,7 +314,7 @@ impl Scene {
         if result.is_ok() {
             conn.owner = Some(pid);
         } else {
-            assert!(gone || conn.remote.as_ref().is_some_and(|remote| !remote.started && !remote.tunnel));
+            assert!(gone || conn.deaf || conn.remote.as_ref().is_some_and(|remote| !remote.started && !remote.tunnel));
         }
     }
 
@@ -348,6 +353,7 @@ impl Scene {
     }
 
     fn end_process(&mut self, pid: u32) {
+        self.read_mail();
         self.world.dead.insert(pid);
         for conn in &mut self.conns {
             conn.process_ended(pid);
@@ -359,6 +365,9 @@ impl Scene {
 
     fn read_mail(&mut self) {
         while let Some((to, message)) = self.world.mail.pop_front() {
+            if self.trace {
+                eprintln!("  to {to}: {message:?}");
+            }
             assert!(!self.world.dead.contains(&to), "mail for the dead: {message:?}");
             match message {
                 Message::Answer { token, result } => self.answered(to, Some(token), result.ok()),
@@ -400,12 +409,15 @@ impl Scene {
     fn told_of_room(&mut self, to: u32, token: u64, room: bool) {
         let waits = |conn: &&mut Conn| conn.senders.iter().any(|sender| sender.token == token);
         let conn = self.conns.iter_mut().find(waits).expect("told of room that nobody waits for");
+        if !room {
+            conn.forget_told();
+        }
         let first = conn.senders.front_mut().expect("one waits");
         assert_eq!((first.pid, first.token, first.told), (to, token, false), "told out of turn");
         if room {
             first.told = true;
         } else {
-            assert!(conn.over);
+            assert!(conn.output_closed);
             conn.senders.pop_front();
         }
     }
@@ -413,6 +425,9 @@ impl Scene {
     fn check(&mut self) {
         let mut sum = Stats::default();
         for conn in &mut self.conns {
+            if self.trace {
+                eprintln!("    {}", conn.summary());
+            }
             conn.check(&self.table, &self.limits, &mut sum);
         }
         let stats = self.table.stats();

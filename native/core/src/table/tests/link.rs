@@ -342,6 +342,18 @@ fn ids_in_use_and_unknown_ids_have_their_answers() {
     assert_eq!(peer.output(), ["error 0 Protocol"]);
 }
 
+/// The error frame that ends a link is the last one, whatever else was ready to go.
+#[test]
+fn nothing_follows_the_error_that_ends_a_link() {
+    let mut peer = Peer::new();
+    let handle = peer.start(7, REQUEST);
+    peer.send(&handle, b"answer").expect("open");
+    let (_, end) = peer.feed(&encoded(&[Frame::Ping([1; 8]), open(7)]));
+    assert!(matches!(end, InputEnd::Stop(_)));
+    assert_eq!(peer.feed(&encoded(&[Frame::Ping([2; 8])])).1, InputEnd::Closed);
+    assert_eq!(peer.output(), ["pong", "error 0 Protocol"]);
+}
+
 /// Two links may use equal ids; a consumer of a link that is gone reaches nothing of a link that came later.
 #[test]
 fn links_do_not_mix() {
