@@ -364,11 +364,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         let queues = slot.queues();
         queues.active = active;
-        if let (Active::Count(count), Some(owner)) = (queues.active, slot.owner)
-            && count <= 0
-        {
-            slot.queues().active = Active::Passive;
-            host.deliver(owner, Message::Passive(*handle));
+        if let Active::Count(..=0) = queues.active {
+            queues.active = Active::Passive;
+            if let Some(owner) = slot.owner {
+                host.deliver(owner, Message::Passive(*handle));
+            }
         }
         shard.advance(place, host);
         let effect = shard.finish(place, false);
@@ -422,6 +422,13 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 return Err(Closed);
             }
             shard.set_owner(place, Some(pid));
+            // It may have become active before it was named: what came since is for it.
+            shard.advance(place, host);
+            let effect = shard.finish(place, false);
+            drop(shard);
+            if let Some(effect) = effect {
+                self.apply(effect, None, host);
+            }
         }
         self.watch(pid, handle.slot as usize % SHARDS, now, host);
         Ok(())
@@ -507,6 +514,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 slot.queues(); // the close frame is due: the connection must be able to stand in the queue
                 slot.wire = Wire::Closing(CloseReason::Normal);
             }
+            shard.end_senders(place, host);
             effect = shard.finish(place, false);
         }
         drop(shard);

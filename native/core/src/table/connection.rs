@@ -316,9 +316,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
                 .as_ref()
                 .map_or((false, false), |queues| (queues.input.len() > 0, queues.output.len() > 0));
             // What is queued can still be read by the owner, and the opener of a local connection may take its output.
-            // A stream's owner learns of the end even if it looks later. The consumer of a request does not look.
+            // A stream's owner learns of the end even if it looks later. The consumer of a request does not look. One
+            // that was started is about to be named.
             let untold = !slot.flags.http && !slot.flags.told;
-            let needed = slot.owner.is_some() && (unread || untold || (slot.link == 0 && untaken));
+            let awaited = slot.owner.is_some() || slot.flags.started;
+            let needed = awaited && (unread || untold || (slot.link == 0 && untaken));
             if slot.flags.released || !needed {
                 self.remove(place);
             }
@@ -373,6 +375,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
     /// The connection is over: waiting readers are served with what there is or told the end, senders are told the end.
     pub(super) fn wake_all<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, end: End, host: &mut H) {
         self.end_input(place, end, host);
+        self.end_senders(place, host);
+    }
+
+    /// Nothing more may be sent: those who wait to send are told; one that was told of room finds out by itself.
+    pub(super) fn end_senders<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, host: &mut H) {
         let (slots, waiting) = (&mut self.slots, &mut self.waiting);
         let Some(queues) = slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) else {
             return;

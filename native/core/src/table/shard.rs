@@ -322,6 +322,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             self.forget_id(hash, place);
         }
         self.end_wire(place, End::Shutdown, host);
+        if let Some(slot) = self.slots.get_mut(place as usize) {
+            slot.flags.started = false; // whoever was to name a consumer has gone with the link
+        }
         self.settle(place);
         waits
     }

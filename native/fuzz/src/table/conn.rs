@@ -205,7 +205,7 @@ impl Conn {
             .remote
             .as_ref()
             .and_then(|remote| remote.request.as_ref())
-            .map(|(request, _)| request.end - self.pos);
+            .map(|(request, _)| request.end.saturating_sub(self.pos));
         let beyond = self.deaf || self.is_http() && left.is_none_or(|left| length > left);
         assert!(self.active != Active::Passive || (self.packet != Packet::Raw && length > 0) || beyond);
     }

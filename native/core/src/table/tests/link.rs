@@ -517,3 +517,55 @@ fn a_link_begins_with_hello() {
         assert_eq!(peer.output(), ["hello".to_string(), format!("error 0 {code:?}")]);
     }
 }
+
+/// A consumer that becomes active before it is named is given what came meanwhile, and the end.
+#[test]
+fn a_consumer_may_become_active_before_it_is_named() {
+    let mut peer = Peer::new();
+    let head = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let starts = peer.input(&[open(7), data(7, head)]);
+    let handle = starts[0];
+    assert!(peer.recv(&handle, 0).is_ok());
+    peer.table.set_active(&handle, Active::Count(0), &mut peer.world).expect("open");
+    peer.table.set_active(&handle, Active::Always, &mut peer.world).expect("open");
+    peer.input(&[data(7, b"early")]);
+    peer.world.mail.clear();
+    peer.table.set_owner(&handle, CONSUMER, 0, &mut peer.world).expect("open");
+    match peer.world.mail.pop_front() {
+        Some((CONSUMER, Message::Active(_, data))) => assert_eq!(bytes(data), b"early"),
+        other => panic!("{other:?}"),
+    }
+    peer.input(&[close(7)]);
+    assert!(peer.world.mail.iter().any(|(to, m)| *to == CONSUMER && matches!(m, Message::ActiveClosed(_))));
+    assert_empty(&peer.table);
+}
+
+/// A consumer that becomes active before it is named learns of a close that came in between.
+#[test]
+fn a_close_before_the_consumer_is_named_is_told() {
+    let mut peer = Peer::new();
+    let head = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let starts = peer.input(&[open(7), data(7, head)]);
+    assert!(peer.recv(&starts[0], 0).is_ok());
+    peer.table.set_active(&starts[0], Active::Always, &mut peer.world).expect("open");
+    peer.input(&[close(7)]);
+    peer.world.mail.clear();
+    peer.table.set_owner(&starts[0], CONSUMER, 0, &mut peer.world).expect("kept for it");
+    assert!(matches!(peer.world.mail.pop_front(), Some((CONSUMER, Message::ActiveClosed(_)))));
+    assert_empty(&peer.table);
+}
+
+/// What was started for a link that is gone, and never named, is not kept.
+#[test]
+fn a_link_that_goes_keeps_nothing_that_was_never_named() {
+    let mut peer = Peer::new();
+    let starts = peer.input(&[open(7), data(7, REQUEST), open(8), data(8, REQUEST)]);
+    assert_eq!(starts.len(), 2);
+    peer.input(&[close(7)]);
+    peer.table.link_down(&peer.link);
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = peer.table.link_sweep(&peer.link, at, &mut peer.world);
+    }
+    assert_empty(&peer.table);
+}
