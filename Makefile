@@ -1,9 +1,10 @@
 # Each target calls the tool that does the work; read there how.
-.PHONY: run test check bench build setup install clean
+.PHONY: run test check check-deep bench build setup install clean
 
 run:     ; @scripts/run
 test:    ; @scripts/test
 check:   ; @scripts/check
+check-deep: ; @scripts/check-deep
 bench:   ; @bench/run
 build:   ; @scripts/build
 setup:   ; @scripts/setup

@@ -34,7 +34,7 @@ init_per_suite(Config) ->
     [{node, Node}, {address, address(Node, megaphone)} | Config].
 
 end_per_suite(Config) ->
-    megaphone_test_node:stop(proplists:get_value(node, Config)).
+    megaphone_test_node:stop_without_errors(proplists:get_value(node, Config)).
 
 init_per_testcase(_Case, Config) ->
     [{link, connect(proplists:get_value(address, Config))} | Config].

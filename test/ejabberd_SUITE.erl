@@ -40,7 +40,7 @@ end_per_suite(Config) ->
     {0, _} = megaphone_test_program:stop(proplists:get_value(ecm, Config)),
     Node = proplists:get_value(node, Config),
     ok = megaphone_test_node:assert_quiet(Node),
-    megaphone_test_node:stop(Node).
+    megaphone_test_node:stop_without_errors(Node).
 
 init_per_testcase(_Case, Config) -> Config.
 
@@ -48,8 +48,14 @@ init_per_testcase(_Case, Config) -> Config.
 end_per_testcase(_Case, Config) ->
     megaphone_test:finish_case(Config, fun() ->
         Node = proplists:get_value(node, Config),
-        wait_until(fun() -> call(Node, megaphone_test_node, leftovers, []) =:= [{links, 1}] end)
+        Left = fun() -> [Each || Each <- call(Node, megaphone_test_node, leftovers, []), not is_parked(Each)] end,
+        wait_until(fun() -> Left() =:= [{links, 1}] end)
     end).
+
+%% mod_bosh may park a request whose successor has overtaken it, and forgets it until its session ends, as it does
+%% behind ejabberd's own listener. The process that serves it waits as long; its virtual connection is gone.
+is_parked({consumer, _Pid, {current_stacktrace, Stack}}) -> lists:keymember(ejabberd_bosh, 1, Stack);
+is_parked(_Other) -> false.
 
 url(Config, Scheme) ->
     Path = case Scheme of "http" -> "/bosh"; "ws" -> "/ws" end,
@@ -107,10 +113,7 @@ crowd_by_websocket(Config) ->
 
 crowd(Config, Scheme) ->
     {Status, Output} = await_exit(client("crowd.mjs", [
-        "--url", url(Config, Scheme), "--domain", "localhost", "--anonymous", "--count", "50", "--together", "50",
-        %% mod_bosh may park a request whose successor overtook it, and then holds it for all of this time, also when
-        %% its client has gone; the process that serves it lives as long.
-        "--wait", "5"
+        "--url", url(Config, Scheme), "--domain", "localhost", "--anonymous", "--count", "50", "--together", "50"
     ])),
     ?assertEqual({0, Output}, {Status, Output}),
     ?assertMatch({match, _}, re:run(Output, "\"ok\":true.*\"loggedIn\":50,\"sent\":150,\"received\":150,\"disconnected\":50")).

@@ -93,14 +93,8 @@ come_back(Clients) ->
 leftovers(Config) ->
     call(proplists:get_value(node, Config), megaphone_test_node, leftovers, []).
 
-%% Nothing but so many links.
 assert_only_links(Config, Count) ->
-    Expected = [{links, Count} || Count > 0],
-    try
-        wait_until(fun() -> leftovers(Config) =:= Expected end)
-    catch
-        error:{deadline, _} -> ?assertEqual(Expected, leftovers(Config))
-    end.
+    megaphone_test_node:assert_only_links(proplists:get_value(node, Config), Count).
 
 consumers(Config) ->
     [Pid || {consumer, Pid, _} <- leftovers(Config)].

@@ -52,17 +52,14 @@ end_per_suite(Config) ->
     {0, _} = megaphone_test_program:stop(proplists:get_value(ecm, Config)),
     Node = proplists:get_value(node, Config),
     ok = megaphone_test_node:assert_quiet(Node),
-    ok = megaphone_test_node:stop(Node),
+    ok = megaphone_test_node:stop_without_errors(Node),
     Large = filelib:wildcard(filename:join(proplists:get_value(dir, Config), "**/*.bin")) ++ filelib:wildcard(filename:join(proplists:get_value(dir, Config), "answer*")),
     lists:foreach(fun file:delete/1, Large).
 
 init_per_testcase(_Case, Config) -> Config.
 
 end_per_testcase(_Case, Config) ->
-    megaphone_test:finish_case(Config, fun() ->
-        Node = proplists:get_value(node, Config),
-        wait_until(fun() -> call(Node, megaphone_test_node, leftovers, []) =:= [{links, 1}] end)
-    end).
+    megaphone_test:finish_case(Config, fun() -> megaphone_test_node:assert_only_links(proplists:get_value(node, Config), 1) end).
 
 %% ---- the two ways ----------------------------------------------------------------------------------------------
 

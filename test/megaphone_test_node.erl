@@ -8,7 +8,7 @@
 -include("megaphone_test.hrl").
 
 %% In the test.
--export([start/2, start_in/1, stop/1, call/4, assert_quiet/1, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
+-export([start/2, start_in/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
 -export([listener/3, handlers/0, write_config/2]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
@@ -51,6 +51,15 @@ stop(#{peer := Peer} = Node) ->
     _ = [call(Node, application, stop, [App]) || App <- [ejabberd, mnesia]],
     peer:stop(Peer).
 
+%% The same, and nothing went wrong meanwhile: ejabberd's log of errors is empty.
+-spec stop_without_errors(node_info()) -> ok.
+stop_without_errors(#{dir := Dir} = Node) ->
+    ok = stop(Node),
+    case file:read_file(filename:join([Dir, "log", "error.log"])) of
+        {ok, <<>>} -> ok;
+        {ok, Errors} -> error({errors_were_logged, Errors})
+    end.
+
 %% Calls a function in the node.
 -spec call(node_info(), module(), atom(), [term()]) -> term().
 call(#{peer := Peer}, Module, Function, Args) ->
@@ -63,11 +72,17 @@ address(#{listeners := Listeners}, {Module, N}) ->
 address(Node, Module) ->
     address(Node, {Module, 1}).
 
-%% All that clients have caused is gone again.
+%% All that clients have caused is gone again, links included.
 -spec assert_quiet(node_info()) -> ok.
 assert_quiet(Node) ->
+    assert_only_links(Node, 0).
+
+%% The same but for so many links.
+-spec assert_only_links(node_info(), non_neg_integer()) -> ok.
+assert_only_links(Node, Count) ->
+    Expected = [{links, Count} || Count > 0],
     try
-        megaphone_test:wait_until(fun() -> call(Node, ?MODULE, leftovers, []) =:= [] end)
+        megaphone_test:wait_until(fun() -> call(Node, ?MODULE, leftovers, []) =:= Expected end)
     catch
         error:{deadline, _} -> error({left_behind, call(Node, ?MODULE, leftovers, [])})
     end.

@@ -314,6 +314,9 @@ impl Conn {
         assert_eq!((info.active, info.packet), (self.active, self.packet));
         assert!(info.input <= limits.local_queue.max(WINDOW as usize) + self.wanted);
         assert!(info.output <= limits.output_queue);
+        if self.deaf {
+            self.owner = info.owner;
+        }
         if !(self.deaf || self.over && self.remote.is_some()) {
             assert_eq!((info.output, info.owner), (self.untaken(), self.owner));
         }

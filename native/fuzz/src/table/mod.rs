@@ -314,7 +314,11 @@ impl Scene {
         if result.is_ok() {
             conn.owner = Some(pid);
         } else {
-            assert!(gone || conn.deaf || conn.remote.as_ref().is_some_and(|remote| !remote.started && !remote.tunnel));
+            assert!(
+                gone || conn.over
+                    || conn.deaf
+                    || conn.remote.as_ref().is_some_and(|remote| !remote.started && !remote.tunnel)
+            );
         }
     }
 
