@@ -316,10 +316,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
                 .as_ref()
                 .map_or((false, false), |queues| (queues.input.len() > 0, queues.output.len() > 0));
             // What is queued can still be read by the owner, and the opener of a local connection may take its output.
-            // A stream's owner learns of the end even if it looks later. The consumer of a request does not look. One
-            // that was started is about to be named.
-            let untold = !slot.flags.http && !slot.flags.told;
-            let awaited = slot.owner.is_some() || slot.flags.started;
+            // A stream's owner learns of the end even if it looks later, or is named later. The consumer of a request
+            // does not look, and one that has not begun need not begin.
+            let stream = !slot.flags.http;
+            let awaited = slot.owner.is_some() || (stream && slot.flags.started);
+            let untold = stream && !slot.flags.told;
             let needed = awaited && (unread || untold || (slot.link == 0 && untaken));
             if slot.flags.released || !needed {
                 self.remove(place);
