@@ -1,0 +1,68 @@
+%% Runs benchmarks by name and shows what they found. Called by bench/run, which builds what is measured.
+-module(bench).
+
+-export([main/0]).
+
+-type options() :: #{names := [string()], quick := boolean(), json := boolean(), record := none | file:filename()}.
+
+%% @doc Arguments of the node: names of benchmarks, `--quick', `--json', `--record=DIRECTORY'. The node ends with
+%% status 1 if a benchmark failed, which it does when a result is wrong. A missed goal is no failure.
+-spec main() -> no_return().
+main() ->
+    Options = options(init:get_plain_arguments(), #{names => [], quick => false, json => false, record => none}),
+    try run(Options) of
+        ok -> halt(0)
+    catch
+        Class:Reason:Stack ->
+            bench_vm:say("failed: ~tp: ~tp~n~tp", [Class, Reason, Stack]),
+            halt(1)
+    end.
+
+-spec options([string()], options()) -> options().
+options([], Options) -> Options;
+options(["--quick" | Others], Options) -> options(Others, Options#{quick := true});
+options(["--json" | Others], Options) -> options(Others, Options#{json := true});
+options(["--record=" ++ Directory | Others], Options) -> options(Others, Options#{record := Directory});
+options([Name | Others], #{names := Names} = Options) -> options(Others, Options#{names := Names ++ [Name]}).
+
+-spec run(options()) -> ok.
+run(#{names := Names, json := Json, record := Record} = Options) ->
+    Found = [{Name, reports(Name, Options)} || Name <- Names],
+    Reports = lists:append([Of || {_, Of} <- Found]),
+    io:put_chars(text(Reports)),
+    _ = Record =:= none orelse [record(Record, Name, Of) || {Name, Of} <- Found],
+    _ = Json andalso io:put_chars([bench_report:json(Reports), $\n]),
+    ok.
+
+%% The names come from bench/run, which knows them.
+-spec reports(string(), options()) -> [bench_report:report()].
+reports("table", Options) -> bench_table:run(Options);
+reports("parse", Options) -> [bench_parse:run(Options)];
+reports("latency", Options) -> [bench_latency:run(Options)].
+
+-spec text([bench_report:report()]) -> unicode:chardata().
+text(Reports) ->
+    [
+        bench_report:machine_text(bench_report:machine()),
+        $\n,
+        [bench_report:text(Report) || Report <- Reports],
+        bench_report:goals_text(lists:append([Goals || #{goals := Goals} <- Reports])),
+        $\n
+    ].
+
+%% Keeps what was found: DATE-NAME.txt, .json and .svg.
+-spec record(file:filename(), string(), [bench_report:report()]) -> ok.
+record(Directory, Name, Reports) ->
+    #{date := Date} = bench_report:machine(),
+    File = filename:join(Directory, [binary_to_list(Date), $-, Name]),
+    Title = io_lib:format("Megaphone: ~s, ~s", [Name, Date]),
+    Charts = lists:append([Charts || #{charts := Charts} <- Reports]),
+    ok = filelib:ensure_dir(File),
+    ok = write([File, ".txt"], text(Reports)),
+    ok = write([File, ".json"], [bench_report:json(Reports), $\n]),
+    ok = write([File, ".svg"], bench_svg:write(Title, Charts)),
+    bench_vm:say("recorded as ~ts.txt, .json and .svg", [File]).
+
+-spec write(iolist(), unicode:chardata()) -> ok.
+write(File, Text) ->
+    ok = file:write_file(File, unicode:characters_to_binary(Text)).
