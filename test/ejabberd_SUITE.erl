@@ -39,7 +39,7 @@ server(Node) ->
 end_per_suite(Config) ->
     {0, _} = megaphone_test_program:stop(proplists:get_value(ecm, Config)),
     Node = proplists:get_value(node, Config),
-    ok = megaphone_test_node:assert_quiet(Node),
+    only(Node, []),
     megaphone_test_node:stop_without_errors(Node).
 
 init_per_testcase(_Case, Config) -> Config.
@@ -47,10 +47,12 @@ init_per_testcase(_Case, Config) -> Config.
 %% The clients have gone in good order, so all that they have caused is gone at once: only the link is left.
 end_per_testcase(_Case, Config) ->
     megaphone_test:finish_case(Config, fun() ->
-        Node = proplists:get_value(node, Config),
-        Left = fun() -> [Each || Each <- call(Node, megaphone_test_node, leftovers, []), not is_parked(Each)] end,
-        wait_until(fun() -> Left() =:= [{links, 1}] end)
+        only(proplists:get_value(node, Config), [{links, 1}])
     end).
+
+only(Node, Expected) ->
+    Left = fun() -> [Each || Each <- call(Node, megaphone_test_node, leftovers, []), not is_parked(Each)] end,
+    ok = wait_until(fun() -> Left() =:= Expected end).
 
 %% mod_bosh may park a request whose successor has overtaken it, and forgets it until its session ends, as it does
 %% behind ejabberd's own listener. The process that serves it waits as long; its virtual connection is gone.
