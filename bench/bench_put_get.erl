@@ -102,7 +102,7 @@ measure(Load, Connections, Processes, Rounds, Nodes) ->
     [
         begin
             {Ns, Others} = lists:unzip(lists:sublist(lists:keysort(2, Samples), Rounds)),
-            bench_vm:say("  ~b processes, ~s: ~s ns", [Processes, Store#store.name, bench_report:rounded(bench_vm:median(Ns))]),
+            bench_vm:say("  ~s, ~s: ~b ns", [processes(Processes), Store#store.name, round(bench_vm:median(Ns))]),
             #result{
                 load = Load,
                 connections = Connections,
@@ -149,6 +149,10 @@ sample(Node, Arguments) ->
 load(idle) -> "nothing waits on the others";
 load(full) -> "a request waits on each".
 
+-spec processes(pos_integer()) -> iodata().
+processes(1) -> "1 process";
+processes(Count) -> [integer_to_list(Count), " processes"].
+
 -spec json(#result{}) -> bench_json:json().
 json(#result{load = Load, connections = Connections, processes = Processes, store = Store} = Result) ->
     #result{ns = Ns, others = Others, bytes = Bytes} = Result,
@@ -179,8 +183,8 @@ grouped(Key, Results) ->
 
 -spec goals([#result{}]) -> [bench_report:goal()].
 goals([#result{load = Load, connections = Connections, processes = Processes} | _] = Group) ->
-    Name = io_lib:format("put and get, ~s connections, ~s, ~b process~s: ", [
-        bench_report:thousands(Connections), load(Load), Processes, [$e || Processes > 1] ++ [$s || Processes > 1]
+    Name = io_lib:format("put and get, ~s connections, ~s, ~s: ", [
+        bench_report:thousands(Connections), load(Load), processes(Processes)
     ]),
     Ours = best(ours, Group),
     [
@@ -221,8 +225,8 @@ by_store(Case) ->
 chart([#result{load = Load, connections = Connections} | _] = Case) ->
     #{
         title => io_lib:format("Put + get, ~s connections, ~s", [bench_report:thousands(Connections), load(Load)]),
-        unit => "requests a second",
+        unit => "thousand requests a second",
         scale => log,
-        groups => [io_lib:format("~b processes", [Processes]) || Processes <- ?PROCESSES],
-        series => [{Name, [1.0e9 / Ns || #result{ns = Ns} <- Row]} || {Name, Row} <- by_store(Case)]
+        groups => [processes(Processes) || Processes <- ?PROCESSES],
+        series => [{Name, [1.0e6 / Ns || #result{ns = Ns} <- Row]} || {Name, Row} <- by_store(Case)]
     }.

@@ -48,11 +48,11 @@
 
 -type operation() :: {key(), variant()}.
 
-%% @doc Opens the connections; they belong to a process that is left behind for that. The bytes of memory of each.
+%% @doc Opens the connections; they belong to a process that is left behind for that. The bytes of memory of each, as the
+%% VM counts them, without those of the key that the user of a connection has.
 -spec open(module(), load(), pos_integer()) -> BytesEach :: float().
 open(Store, Load, Connections) ->
     Self = self(),
-    Before = bench_vm:rss(),
     {_, Monitor} = spawn_monitor(fun() ->
         {Requests, Expected} = bench_requests:all_variants(),
         Fill =
@@ -60,10 +60,12 @@ open(Store, Load, Connections) ->
                 idle -> none;
                 full -> fun(Place) -> element(variant(Place), Requests) end
             end,
-        Keys = Store:open(Connections, Fill),
-        Memory = bench_vm:rss() - Before,
-        persistent_term:put(?SHARED, #shared{keys = list_to_tuple(Keys), requests = Requests, expected = Expected}),
-        Self ! {opened, Memory / Connections},
+        Before = erlang:memory(total),
+        Keys = list_to_tuple(Store:open(Connections, Fill)),
+        persistent_term:put(?SHARED, #shared{keys = Keys, requests = Requests, expected = Expected}),
+        Size = 8 * erts_debug:flat_size(Keys),
+        true = erlang:garbage_collect(),
+        Self ! {opened, (erlang:memory(total) - Before - Size) / Connections},
         hibernate()
     end),
     receive
