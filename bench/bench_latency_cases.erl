@@ -173,7 +173,7 @@ times(biggest_packet, _) ->
         begin
             Handle = local(http_bin),
             _ = [ok = megaphone_nif:put_data(Handle, Piece) || Piece <- [Head | Pieces]],
-            {Time, ok} = bench_thread:cpu(fun() -> element(1, megaphone_nif:recv_packet(Handle)) end),
+            {Time, ok} = bench_thread:cpu(fun() -> element(1, megaphone:recv_packet(Handle, 0)) end),
             ok = megaphone_nif:close(Handle),
             Time
         end

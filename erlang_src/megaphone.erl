@@ -138,10 +138,7 @@ recv(Handle, Timeout) ->
     {ok, [megaphone_nif:result(), ...]}
     | {error, recv_error() | {incomplete, recv_error(), [megaphone_nif:result(), ...]}}.
 recv_packet(Handle, Timeout) ->
-    case megaphone_nif:recv_packet(Handle) of
-        slow -> megaphone_packet:recv(Handle, Timeout);
-        Answer -> Answer
-    end.
+    megaphone_packet:recv(Handle, Timeout).
 
 %% @doc Sends to the peer. Waits while there is no room, see {@link megaphone_socket:send/2}.
 -spec send(handle(), iodata()) -> ok | {error, send_error()}.

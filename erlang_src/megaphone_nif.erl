@@ -13,16 +13,16 @@
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_head/1, recv_packet/1
+    info/1, stats/0, limits/0, parse_packet/2, recv_packet/2
 ]).
--export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0]).
+-export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
 
 -on_load(load/0).
 -nifs([
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_head/1, recv_packet/1
+    info/1, stats/0, limits/0, parse_packet/2, recv_packet/2
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -52,6 +52,11 @@
 -type result() :: iodata() | term().
 %% What a reader gets: bytes (a list of binaries when there are many, in many pieces), or in the packet modes `http*'
 %% what {@link erlang:decode_packet/3} gives for a line.
+
+-type templates() :: tuple().
+%% Terms that are the same in every request, see {@link megaphone_packet}: for each field name of `FIELDS' and `OTHER_FIELDS'
+%% of the core, in that order, its index, the name as {@link erlang:decode_packet/3} gives it, and the name as written there;
+%% then the versions 1.0 and 1.1; then the packets of `USUAL_FIELDS'.
 
 %% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}.
 -spec link_open(Peer :: binary()) -> {ok, link()} | {error, {limit, links}}.
@@ -199,17 +204,19 @@ stats() ->
 limits() ->
     not_loaded().
 
-%% @doc Takes the request head at the start of `Data' apart: what {@link erlang:decode_packet/3} gives for its lines
-%% (types `http_bin' and `httph_bin'), `http_eoh' included, and its length in bytes. `slow': the head is incomplete,
-%% longer than 16 kB, or not of the strict common form; take it apart line by line.
--spec parse_head(Data :: binary()) -> {ok, [term(), ...], Length :: pos_integer()} | slow.
-parse_head(_Data) ->
+%% @doc Takes the request at the start of `Data' apart: what {@link erlang:decode_packet/3} gives for the lines of its head
+%% (types `http_bin' and `httph_bin'), `http_eoh' included, and its body unless that is empty. `more': other bytes follow it.
+%% `slow': it is incomplete, its head is longer than 16 kB, or it is not of the strict common form; take it apart line by
+%% line.
+-spec parse_packet(Data :: binary(), templates()) ->
+    {ok, [result(), ...]} | {more, [result(), ...], Rest :: binary()} | slow.
+parse_packet(_Data, _Templates) ->
     not_loaded().
 
 %% @doc Takes a whole packet in mode `http_bin' at once: request line, fields, `http_eoh' and, unless it is empty, the
 %% body. `slow': there is none that is complete and of the strict common form; read step by step.
--spec recv_packet(handle()) -> {ok, [result(), ...]} | slow | {error, closed}.
-recv_packet(_Handle) ->
+-spec recv_packet(handle(), templates()) -> {ok, [result(), ...]} | slow | {error, closed}.
+recv_packet(_Handle, _Templates) ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

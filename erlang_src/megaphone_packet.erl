@@ -24,27 +24,149 @@
 %% 2^53 has 16 digits. More would only make a huge integer of the peer's text.
 -define(LENGTH_DIGITS, 16).
 
+%% Of each field that decode_packet knows, and of some others that are frequent, its index, its name, and the name as it is
+%% mostly written; then the versions; then whole fields that are sent often. They are literals: no request has to make them
+%% anew.
+-define(TEMPLATES, {
+    1, 'Cache-Control', <<"Cache-Control">>,
+    2, 'Connection', <<"Connection">>,
+    3, 'Date', <<"Date">>,
+    4, 'Pragma', <<"Pragma">>,
+    5, 'Transfer-Encoding', <<"Transfer-Encoding">>,
+    6, 'Upgrade', <<"Upgrade">>,
+    7, 'Via', <<"Via">>,
+    8, 'Accept', <<"Accept">>,
+    9, 'Accept-Charset', <<"Accept-Charset">>,
+    10, 'Accept-Encoding', <<"Accept-Encoding">>,
+    11, 'Accept-Language', <<"Accept-Language">>,
+    12, 'Authorization', <<"Authorization">>,
+    13, 'From', <<"From">>,
+    14, 'Host', <<"Host">>,
+    15, 'If-Modified-Since', <<"If-Modified-Since">>,
+    16, 'If-Match', <<"If-Match">>,
+    17, 'If-None-Match', <<"If-None-Match">>,
+    18, 'If-Range', <<"If-Range">>,
+    19, 'If-Unmodified-Since', <<"If-Unmodified-Since">>,
+    20, 'Max-Forwards', <<"Max-Forwards">>,
+    21, 'Proxy-Authorization', <<"Proxy-Authorization">>,
+    22, 'Range', <<"Range">>,
+    23, 'Referer', <<"Referer">>,
+    24, 'User-Agent', <<"User-Agent">>,
+    25, 'Age', <<"Age">>,
+    26, 'Location', <<"Location">>,
+    27, 'Proxy-Authenticate', <<"Proxy-Authenticate">>,
+    28, 'Public', <<"Public">>,
+    29, 'Retry-After', <<"Retry-After">>,
+    30, 'Server', <<"Server">>,
+    31, 'Vary', <<"Vary">>,
+    32, 'Warning', <<"Warning">>,
+    33, 'Www-Authenticate', <<"Www-Authenticate">>,
+    34, 'Allow', <<"Allow">>,
+    35, 'Content-Base', <<"Content-Base">>,
+    36, 'Content-Encoding', <<"Content-Encoding">>,
+    37, 'Content-Language', <<"Content-Language">>,
+    38, 'Content-Length', <<"Content-Length">>,
+    39, 'Content-Location', <<"Content-Location">>,
+    40, 'Content-Md5', <<"Content-Md5">>,
+    41, 'Content-Range', <<"Content-Range">>,
+    42, 'Content-Type', <<"Content-Type">>,
+    43, 'Etag', <<"Etag">>,
+    44, 'Expires', <<"Expires">>,
+    45, 'Last-Modified', <<"Last-Modified">>,
+    46, 'Accept-Ranges', <<"Accept-Ranges">>,
+    47, 'Set-Cookie', <<"Set-Cookie">>,
+    48, 'Set-Cookie2', <<"Set-Cookie2">>,
+    49, 'X-Forwarded-For', <<"X-Forwarded-For">>,
+    50, 'Cookie', <<"Cookie">>,
+    51, 'Keep-Alive', <<"Keep-Alive">>,
+    52, 'Proxy-Connection', <<"Proxy-Connection">>,
+    0, <<"Origin">>, <<"Origin">>,
+    0, <<"Dnt">>, <<"DNT">>,
+    0, <<"Priority">>, <<"Priority">>,
+    0, <<"Upgrade-Insecure-Requests">>, <<"Upgrade-Insecure-Requests">>,
+    0, <<"Sec-Fetch-Dest">>, <<"Sec-Fetch-Dest">>,
+    0, <<"Sec-Fetch-Mode">>, <<"Sec-Fetch-Mode">>,
+    0, <<"Sec-Fetch-Site">>, <<"Sec-Fetch-Site">>,
+    0, <<"Sec-Fetch-User">>, <<"Sec-Fetch-User">>,
+    0, <<"Sec-Websocket-Key">>, <<"Sec-WebSocket-Key">>,
+    0, <<"Sec-Websocket-Version">>, <<"Sec-WebSocket-Version">>,
+    0, <<"Sec-Websocket-Extensions">>, <<"Sec-WebSocket-Extensions">>,
+    0, <<"Sec-Websocket-Protocol">>, <<"Sec-WebSocket-Protocol">>,
+    0, <<"Sec-Ch-Ua">>, <<"sec-ch-ua">>,
+    0, <<"Sec-Ch-Ua-Mobile">>, <<"sec-ch-ua-mobile">>,
+    0, <<"Sec-Ch-Ua-Platform">>, <<"sec-ch-ua-platform">>,
+    0, <<"Sec-Gpc">>, <<"Sec-GPC">>,
+    0, <<"X-Requested-With">>, <<"X-Requested-With">>,
+    0, <<"X-Forwarded-Proto">>, <<"X-Forwarded-Proto">>,
+    0, <<"X-Real-Ip">>, <<"X-Real-IP">>,
+    0, <<"Forwarded">>, <<"Forwarded">>,
+    {1, 0}, {1, 1},
+    {http_header, 1, 'Cache-Control', <<"Cache-Control">>, <<"no-cache">>},
+    {http_header, 1, 'Cache-Control', <<"Cache-Control">>, <<"max-age=0">>},
+    {http_header, 2, 'Connection', <<"Connection">>, <<"keep-alive">>},
+    {http_header, 2, 'Connection', <<"Connection">>, <<"Keep-Alive">>},
+    {http_header, 2, 'Connection', <<"Connection">>, <<"close">>},
+    {http_header, 2, 'Connection', <<"Connection">>, <<"Upgrade">>},
+    {http_header, 2, 'Connection', <<"Connection">>, <<"keep-alive, Upgrade">>},
+    {http_header, 4, 'Pragma', <<"Pragma">>, <<"no-cache">>},
+    {http_header, 6, 'Upgrade', <<"Upgrade">>, <<"websocket">>},
+    {http_header, 8, 'Accept', <<"Accept">>, <<"*/*">>},
+    {http_header, 10, 'Accept-Encoding', <<"Accept-Encoding">>, <<"gzip, deflate, br">>},
+    {http_header, 10, 'Accept-Encoding', <<"Accept-Encoding">>, <<"gzip, deflate, br, zstd">>},
+    {http_header, 10, 'Accept-Encoding', <<"Accept-Encoding">>, <<"gzip, deflate">>},
+    {http_header, 10, 'Accept-Encoding', <<"Accept-Encoding">>, <<"gzip">>},
+    {http_header, 11, 'Accept-Language', <<"Accept-Language">>, <<"en-US,en;q=0.9">>},
+    {http_header, 11, 'Accept-Language', <<"Accept-Language">>, <<"en-US,en;q=0.5">>},
+    {http_header, 38, 'Content-Length', <<"Content-Length">>, <<"0">>},
+    {http_header, 42, 'Content-Type', <<"Content-Type">>, <<"text/xml; charset=utf-8">>},
+    {http_header, 42, 'Content-Type', <<"Content-Type">>, <<"text/plain;charset=UTF-8">>},
+    {http_header, 42, 'Content-Type', <<"Content-Type">>, <<"application/json">>},
+    {http_header, 0, <<"Dnt">>, <<"DNT">>, <<"1">>},
+    {http_header, 0, <<"Priority">>, <<"Priority">>, <<"u=0, i">>},
+    {http_header, 0, <<"Priority">>, <<"Priority">>, <<"u=1, i">>},
+    {http_header, 0, <<"Upgrade-Insecure-Requests">>, <<"Upgrade-Insecure-Requests">>, <<"1">>},
+    {http_header, 0, <<"Sec-Fetch-Dest">>, <<"Sec-Fetch-Dest">>, <<"empty">>},
+    {http_header, 0, <<"Sec-Fetch-Dest">>, <<"Sec-Fetch-Dest">>, <<"document">>},
+    {http_header, 0, <<"Sec-Fetch-Dest">>, <<"Sec-Fetch-Dest">>, <<"websocket">>},
+    {http_header, 0, <<"Sec-Fetch-Mode">>, <<"Sec-Fetch-Mode">>, <<"cors">>},
+    {http_header, 0, <<"Sec-Fetch-Mode">>, <<"Sec-Fetch-Mode">>, <<"navigate">>},
+    {http_header, 0, <<"Sec-Fetch-Mode">>, <<"Sec-Fetch-Mode">>, <<"websocket">>},
+    {http_header, 0, <<"Sec-Fetch-Site">>, <<"Sec-Fetch-Site">>, <<"same-origin">>},
+    {http_header, 0, <<"Sec-Fetch-Site">>, <<"Sec-Fetch-Site">>, <<"same-site">>},
+    {http_header, 0, <<"Sec-Fetch-Site">>, <<"Sec-Fetch-Site">>, <<"cross-site">>},
+    {http_header, 0, <<"Sec-Fetch-Site">>, <<"Sec-Fetch-Site">>, <<"none">>},
+    {http_header, 0, <<"Sec-Fetch-User">>, <<"Sec-Fetch-User">>, <<"?1">>},
+    {http_header, 0, <<"Sec-Websocket-Version">>, <<"Sec-WebSocket-Version">>, <<"13">>},
+    {http_header, 0, <<"Sec-Websocket-Extensions">>, <<"Sec-WebSocket-Extensions">>, <<"permessage-deflate; client_max_window_bits">>},
+    {http_header, 0, <<"Sec-Websocket-Extensions">>, <<"Sec-WebSocket-Extensions">>, <<"permessage-deflate">>},
+    {http_header, 0, <<"Sec-Websocket-Protocol">>, <<"Sec-WebSocket-Protocol">>, <<"xmpp">>},
+    {http_header, 0, <<"Sec-Ch-Ua-Mobile">>, <<"sec-ch-ua-mobile">>, <<"?0">>},
+    {http_header, 0, <<"Sec-Ch-Ua-Mobile">>, <<"sec-ch-ua-mobile">>, <<"?1">>},
+    {http_header, 0, <<"Sec-Gpc">>, <<"Sec-GPC">>, <<"1">>},
+    {http_header, 0, <<"X-Forwarded-Proto">>, <<"X-Forwarded-Proto">>, <<"https">>},
+    {http_header, 0, <<"X-Forwarded-Proto">>, <<"X-Forwarded-Proto">>, <<"http">>}
+}).
+
 %% @doc Parses one or several complete requests or responses that follow each other.
 %%
 %% A body is as long as Content-Length says; without that field there is none. An empty body is left out.
 %% Chunked bodies are refused: the ECM sends none. Linear in the size of the packet.
 -spec parse(binary()) -> {ok, [result()]} | {error, error()}.
 parse(Packet) when is_binary(Packet) ->
-    start(Packet, []).
+    case megaphone_nif:parse_packet(Packet, ?TEMPLATES) of
+        {ok, _Results} = Parsed -> Parsed;
+        {more, Results, Rest} -> start(Rest, lists:reverse(Results));
+        slow -> first_line(Packet, [])
+    end.
 
 -spec start(binary(), [result()]) -> {ok, [result()]} | {error, error()}.
 start(<<>>, [_ | _] = Results) ->
     {ok, lists:reverse(Results)};
-start(Data, Results) ->
-    case megaphone_nif:parse_head(Data) of
-        {ok, Head, Length} ->
-            <<_:Length/binary, Rest/binary>> = Data,
-            case body_length(Head, undefined) of
-                {ok, BodyLength} -> body(Rest, BodyLength, lists:reverse(Head, Results));
-                {error, _} = Error -> Error
-            end;
-        slow ->
-            first_line(Data, Results)
+start(Data, Before) ->
+    case megaphone_nif:parse_packet(Data, ?TEMPLATES) of
+        {ok, Results} -> {ok, lists:reverse(Before, Results)};
+        {more, Results, Rest} -> start(Rest, lists:reverse(Results, Before));
+        slow -> first_line(Data, Before)
     end.
 
 -spec body_length([result()], undefined | non_neg_integer()) ->
@@ -108,10 +230,18 @@ content_length(Value) when byte_size(Value) > 0, byte_size(Value) =< ?LENGTH_DIG
 content_length(_Value) ->
     error.
 
-%% @doc Reads a packet from a connection step by step. See {@link megaphone:recv_packet/2}.
+%% @doc See {@link megaphone:recv_packet/2}.
 -spec recv(megaphone:handle(), timeout()) ->
     {ok, [result(), ...]} | {error, megaphone:recv_error() | {incomplete, megaphone:recv_error(), [result(), ...]}}.
 recv(Handle, Timeout) ->
+    case megaphone_nif:recv_packet(Handle, ?TEMPLATES) of
+        slow -> step_by_step(Handle, Timeout);
+        Answer -> Answer
+    end.
+
+-spec step_by_step(megaphone:handle(), timeout()) ->
+    {ok, [result(), ...]} | {error, megaphone:recv_error() | {incomplete, megaphone:recv_error(), [result(), ...]}}.
+step_by_step(Handle, Timeout) ->
     Until =
         case Timeout of
             infinity -> infinity;

@@ -4,8 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use megaphone_core::packet::{
-    FIELDS, HttpPacket, MAX_TITLE_CASE, Slots, Uri, field_index, field_line, start_line, title_case,
-    whole_head,
+    FIELDS, HttpPacket, Known, MAX_TITLE_CASE, OTHER_FIELDS, Target, USUAL_FIELDS, Uri, Whole, field_index, field_line, start_line, title_case,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -84,14 +83,36 @@ fn names(name: &[u8]) {
 }
 
 fn head(input: &[u8]) {
-    let mut slots = Slots::new();
-    let Some(whole) = whole_head(input, &mut slots) else { return };
-    let mut lines = input[..whole.len].split_inclusive(|byte| *byte == b'\n');
-    assert_eq!(lines.next().map(start_line), Some(whole.request));
-    for field in whole.fields {
-        let field = HttpPacket::Field { name: field.name.as_bytes(), value: field.value };
-        assert_eq!(lines.next().map(field_line), Some(field));
+    let mut fields = Vec::new();
+    let Some(whole) = Whole::parse(input, |field| fields.push(field)) else { return };
+    let mut lines = input[..whole.head_len].split_inclusive(|byte| *byte == b'\n');
+    let uri = match whole.target {
+        Target::Star => Uri::Star,
+        Target::Path(path) => Uri::Path(path.of(input)),
+    };
+    let version = (1, u32::from(whole.minor));
+    let request = HttpPacket::Request { method: whole.method.of(input), uri, version };
+    assert_eq!(lines.next().map(start_line), Some(request));
+    let mut body_len = 0;
+    for field in &fields {
+        let name = field.name.of(input);
+        let value = field.value.of(input);
+        assert_eq!(lines.next().map(field_line), Some(HttpPacket::Field { name, value }));
+        let exact = FIELDS.iter().chain(&OTHER_FIELDS).position(|known| known.as_bytes() == name);
+        let usual = USUAL_FIELDS.iter().position(|(n, v)| n.as_bytes() == name && v.as_bytes() == value);
+        let known = match (usual, exact, field_index(name)) {
+            (Some(at), _, _) => Known::Field(at),
+            (_, Some(at), _) => Known::ExactName(at),
+            (_, _, Some(at)) => Known::Name(at),
+            _ => Known::No,
+        };
+        assert_eq!(field.known(), known);
+        assert!(!name.eq_ignore_ascii_case(b"transfer-encoding"));
+        if name.eq_ignore_ascii_case(b"content-length") {
+            body_len = std::str::from_utf8(value).unwrap().parse().unwrap();
+        }
     }
+    assert_eq!(whole.body_len, body_len);
     assert_eq!(lines.next().map(field_line), Some(HttpPacket::EndOfHead));
     assert_eq!(lines.next(), None);
 }

@@ -7,7 +7,7 @@ use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term
 
 use crate::host::Beam;
 use crate::pid::Pid;
-use crate::terms::{self, atoms};
+use crate::terms::{self, atoms, binary};
 use crate::{TABLE, now};
 
 /// A link, as Erlang holds it. When the last reference goes, only memory goes: the end of a link is told by
@@ -105,10 +105,4 @@ pub(crate) fn connections_error(env: Env<'_>, refused: Refused) -> Term<'_> {
         Refused::Connections => limit(atoms::connections()),
         Refused::Links => limit(atoms::links()),
     }
-}
-
-pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
-    let mut term = rustler::NewBinary::new(env, bytes.len());
-    term.as_mut_slice().copy_from_slice(bytes);
-    term.into()
 }

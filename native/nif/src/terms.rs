@@ -119,8 +119,8 @@ pub(crate) fn http_packet<'a>(
 ) -> Term<'a> {
     match packet {
         HttpPacket::Request { method, uri, version } => {
-            let method = match METHODS.iter().position(|known| known.as_bytes() == method) {
-                Some(at) => known_atoms(env).methods[at].encode(env),
+            let method = match packet::method_index(method) {
+                Some(at) => self::method(env, at),
                 None => text(method),
             };
             (atoms::http_request(), method, uri_term(env, uri, text), version).encode(env)
@@ -161,13 +161,19 @@ fn uri_term<'a>(env: Env<'a>, uri: Uri<'_>, text: &impl Fn(&[u8]) -> Term<'a>) -
 
 /// A string as the packet mode wants it: a binary, or a list of bytes.
 fn string<'a>(env: Env<'a>, bytes: &[u8], binary: bool) -> Term<'a> {
-    if binary {
-        let mut term = rustler::NewBinary::new(env, bytes.len());
-        term.as_mut_slice().copy_from_slice(bytes);
-        term.into()
-    } else {
-        bytes.encode(env)
-    }
+    if binary { self::binary(env, bytes) } else { bytes.encode(env) }
+}
+
+/// The atom of one of [`METHODS`].
+pub(crate) fn method(env: Env<'_>, at: usize) -> Term<'_> {
+    known_atoms(env).methods[at].encode(env)
+}
+
+/// A binary with a copy of the bytes.
+pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut term = rustler::NewBinary::new(env, bytes.len());
+    term.as_mut_slice().copy_from_slice(bytes);
+    term.into()
 }
 
 /// The atoms for known methods and field names: a fixed set, never from input.

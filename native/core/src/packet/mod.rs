@@ -2,11 +2,14 @@
 //!
 //! The line comes complete with its line end (and its continuation lines). What is returned borrows from it.
 //! `erlang:decode_packet/3` is the oracle: equal results for the types `http_bin` and `httph_bin`, property-tested
-//! through the NIF. [`whole_head`] does a whole strictly valid head at once. `erlang:decode_packet/3` is lenient where RFC 9112 is strict; the strict parser is [`http::head`](crate::http::head).
+//! through the NIF. [`Whole`] is a whole strictly valid packet at once. `erlang:decode_packet/3` is lenient where RFC 9112
+//! is strict; the strict parser is [`http::head`](crate::http::head).
 
+mod names;
 mod whole;
 
-pub use whole::{Slots, WholeHead, whole_head, whole_packet};
+pub use names::{FIELDS, METHODS, OTHER_FIELDS, USUAL_FIELDS, field_index, method_index};
+pub use whole::{Field, Fields, Known, Span, Target, Whole};
 
 /// A decoded packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,65 +69,6 @@ pub enum Uri<'a> {
     Other(&'a [u8]),
 }
 
-/// The methods that are atoms in Erlang.
-pub const METHODS: [&str; 7] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE"];
-
-/// The field names that are atoms in Erlang; the index in a header packet is the place here, from 1.
-pub const FIELDS: [&str; 52] = [
-    "Cache-Control",
-    "Connection",
-    "Date",
-    "Pragma",
-    "Transfer-Encoding",
-    "Upgrade",
-    "Via",
-    "Accept",
-    "Accept-Charset",
-    "Accept-Encoding",
-    "Accept-Language",
-    "Authorization",
-    "From",
-    "Host",
-    "If-Modified-Since",
-    "If-Match",
-    "If-None-Match",
-    "If-Range",
-    "If-Unmodified-Since",
-    "Max-Forwards",
-    "Proxy-Authorization",
-    "Range",
-    "Referer",
-    "User-Agent",
-    "Age",
-    "Location",
-    "Proxy-Authenticate",
-    "Public",
-    "Retry-After",
-    "Server",
-    "Vary",
-    "Warning",
-    "Www-Authenticate",
-    "Allow",
-    "Content-Base",
-    "Content-Encoding",
-    "Content-Language",
-    "Content-Length",
-    "Content-Location",
-    "Content-Md5",
-    "Content-Range",
-    "Content-Type",
-    "Etag",
-    "Expires",
-    "Last-Modified",
-    "Accept-Ranges",
-    "Set-Cookie",
-    "Set-Cookie2",
-    "X-Forwarded-For",
-    "Cookie",
-    "Keep-Alive",
-    "Proxy-Connection",
-];
-
 /// Longest field name that is written in `Title-Case` for Erlang; longer ones stay as they came.
 pub const MAX_TITLE_CASE: usize = 50;
 
@@ -138,38 +82,6 @@ pub fn title_case<'a>(name: &[u8], out: &'a mut [u8; MAX_TITLE_CASE]) -> &'a [u8
         upper = !upper && *byte == b'-';
     }
     &out[..name.len().min(MAX_TITLE_CASE)]
-}
-
-/// The place (from 0) of a name in [`FIELDS`], whatever its case.
-#[must_use]
-pub fn field_index(name: &[u8]) -> Option<usize> {
-    let first = name.first()?.to_ascii_uppercase();
-    for place in BY_LENGTH.get(name.len())?.iter().take_while(|place| **place > 0) {
-        let known = FIELDS[usize::from(place - 1)].as_bytes();
-        if known[0] == first && (known == name || known.eq_ignore_ascii_case(name)) {
-            return Some(usize::from(place - 1));
-        }
-    }
-    None
-}
-
-/// For each length the places (from 1) of the names that have it; 0 ends a row.
-static BY_LENGTH: [[u8; 8]; 20] = by_length();
-
-const fn by_length() -> [[u8; 8]; 20] {
-    let mut rows = [[0_u8; 8]; 20];
-    let mut field = 0;
-    while field < FIELDS.len() {
-        let row = &mut rows[FIELDS[field].len()];
-        let mut at = 0;
-        while row[at] > 0 {
-            at += 1;
-        }
-        assert!(at < 7, "a row must end with 0");
-        row[at] = field as u8 + 1; // 52 fields
-        field += 1;
-    }
-    rows
 }
 
 /// Decodes a start line (request or status line).

@@ -1,106 +1,221 @@
-//! A whole request head at once, for those that are strictly valid: the fast way.
+//! A whole request at once, for those that are strictly valid and of the common form: the fast way.
 
 use std::mem::MaybeUninit;
 
-use super::{HttpPacket, Uri, uri};
-use crate::limits::MAX_HEADERS;
+use smallvec::SmallVec;
 
-/// A request head.
-#[derive(Debug)]
-pub struct WholeHead<'b, 's> {
-    /// The request line.
-    pub request: HttpPacket<'b>,
-    /// The fields, in order.
-    pub fields: &'s [httparse::Header<'b>],
-    /// Bytes of the head, the empty line included.
-    pub len: usize,
-}
+use super::names::{known_field, usual_field};
+use super::{Uri, uri};
+use crate::limits::{MAX_HEAD, MAX_HEADERS};
 
-/// Room for the fields of one head. Not initialised: filling it would cost as much as parsing.
-#[derive(Debug)]
-pub struct Slots<'b>([MaybeUninit<httparse::Header<'b>>; MAX_HEADERS]);
+/// Where a part lies in a request head. One word of the machine: several small ones would be stored one by one and
+/// loaded together, which stalls a processor for as long as it takes to make a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(u32);
 
-impl Slots<'_> {
-    /// Room for [`MAX_HEADERS`] fields.
+const _: () = assert!(MAX_HEAD <= u16::MAX as usize, "a place in a head must fit into half a span");
+
+impl Span {
+    /// Of a part that lies in `head`, at most [`MAX_HEAD`] bytes.
+    #[inline]
+    fn new(head: &[u8], part: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
+        debug_assert!(start + part.len() <= head.len());
+        Self((start << 16 | part.len()) as u32)
+    }
+
+    /// First byte and length.
     #[must_use]
-    pub const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; MAX_HEADERS])
+    #[inline]
+    pub const fn place(self) -> (usize, usize) {
+        (self.0 as usize >> 16, self.0 as usize & 0xffff)
+    }
+
+    /// The part itself.
+    ///
+    /// # Panics
+    /// If `head` is shorter than the one it was made of.
+    #[must_use]
+    pub fn of(self, head: &[u8]) -> &[u8] {
+        let (start, len) = self.place();
+        &head[start..][..len]
     }
 }
 
-impl Default for Slots<'_> {
-    fn default() -> Self {
-        Self::new()
+/// A request target of the common form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `'*'`
+    Star,
+    /// `{abs_path, Path}`
+    Path(Span),
+}
+
+/// A header field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The name as received.
+    pub name: Span,
+    /// The value, without blanks around it.
+    pub value: Span,
+    known: u16,
+}
+
+/// What is known of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    No,
+    /// The place of the name, which is written otherwise, in [`FIELDS`](super::FIELDS).
+    Name(usize),
+    /// The place of the name in [`FIELDS`](super::FIELDS) followed by [`OTHER_FIELDS`](super::OTHER_FIELDS).
+    ExactName(usize),
+    /// The place of the field in [`USUAL_FIELDS`](super::USUAL_FIELDS).
+    Field(usize),
+}
+
+impl Known {
+    const fn code(self) -> u16 {
+        match self {
+            Self::No => 0,
+            Self::Name(place) => 0x100 | place as u16, // 72 names, some 50 fields
+            Self::ExactName(place) => 0x200 | place as u16,
+            Self::Field(place) => 0x300 | place as u16,
+        }
     }
 }
 
-/// Parses the request head at the start of `buf`.
-///
-/// `None` when it is incomplete, or anything but a strictly valid head in the common form: it then has to be decoded
-/// line by line. What is returned is what decoding it line by line would give. Linear; nothing is allocated.
-#[must_use]
-pub fn whole_head<'b, 's>(buf: &'b [u8], slots: &'s mut Slots<'b>) -> Option<WholeHead<'b, 's>> {
-    // The parser would skip empty lines here, which are errors line by line.
-    if !buf.first()?.is_ascii_alphabetic() {
-        return None;
+impl Field {
+    /// What is known of it.
+    #[must_use]
+    #[inline]
+    pub const fn known(&self) -> Known {
+        let place = self.known as usize & 0xff;
+        match self.known >> 8 {
+            0 => Known::No,
+            1 => Known::Name(place),
+            2 => Known::ExactName(place),
+            _ => Known::Field(place),
+        }
     }
-    let mut request = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(buf, &mut slots.0) else {
-        return None;
-    };
-    let target = uri(request.path?.as_bytes());
-    if !matches!(target, Uri::Path(_) | Uri::Star) {
-        return None;
-    }
-    let method = request.method?.as_bytes();
-    let version = (1, u32::from(request.version?));
-    let fields: &'s [httparse::Header<'b>] = request.headers;
-    // The parser drops blanks after a value, line by line they belong to it; an empty value may point anywhere.
-    let start = buf.as_ptr() as usize;
-    let exact = |field: &httparse::Header<'b>| {
-        let end = (field.value.as_ptr() as usize).wrapping_sub(start).wrapping_add(field.value.len());
-        !field.value.is_empty() && matches!(buf.get(end), Some(b'\r' | b'\n'))
-    };
-    fields.iter().all(exact).then_some(WholeHead {
-        request: HttpPacket::Request { method, uri: target, version },
-        fields,
-        len,
-    })
 }
 
-/// Lengths of head and body of the request at the start of `buf`, which need not hold the body.
-///
-/// `None` when [`whole_head`] says so, or when the body is not of one plain length.
-#[must_use]
-pub fn whole_packet(buf: &[u8]) -> Option<(usize, u64)> {
-    let mut slots = Slots::new();
-    let head = whole_head(buf, &mut slots)?;
-    let mut length = None;
-    for field in head.fields {
-        let name = field.name.as_bytes();
-        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+/// Where the parts of a request lie, but for its fields. It borrows nothing: the bytes may move meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// The method.
+    pub method: Span,
+    /// The target.
+    pub target: Target,
+    /// The minor version; the major one is 1.
+    pub minor: u8,
+    /// Bytes of the head, the empty line included.
+    pub head_len: usize,
+    /// Bytes of the body, as Content-Length says; they need not be there.
+    pub body_len: u64,
+}
+
+impl Whole {
+    /// Parses the request at the start of `buf`, which need not hold its body. `each` is given the fields, in order, at
+    /// most [`MAX_HEADERS`].
+    ///
+    /// `None` when the head is incomplete, longer than [`MAX_HEAD`], or anything but a strictly valid head in the common
+    /// form with a body of one plain length: it then has to be decoded line by line, and what `each` was given is
+    /// worthless. Else this is what decoding it line by line would give. Linear; nothing is allocated.
+    pub fn parse(buf: &[u8], mut each: impl FnMut(Field)) -> Option<Self> {
+        let buf = &buf[..buf.len().min(MAX_HEAD)];
+        // The parser would skip empty lines here, which are errors line by line.
+        if !buf.first()?.is_ascii_alphabetic() {
             return None;
         }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = field.value.iter().all(u8::is_ascii_digit);
-            let value = core::str::from_utf8(field.value).ok()?.parse().ok().filter(|_| digits)?;
-            if length.replace(value).is_some() {
-                return None;
-            }
+        // Not initialised: filling it would cost as much as parsing.
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let Ok(httparse::Status::Complete(head_len)) = request.parse_with_uninit_headers(buf, &mut slots)
+        else {
+            return None;
+        };
+        let target = match uri(request.path?.as_bytes()) {
+            Uri::Path(path) => Target::Path(Span::new(buf, path)),
+            Uri::Star => Target::Star,
+            _ => return None,
+        };
+        let mut length = None;
+        for header in request.headers.iter() {
+            each(field(buf, header, &mut length)?);
         }
+        Some(Self {
+            method: Span::new(buf, request.method?.as_bytes()),
+            target,
+            minor: request.version?,
+            head_len,
+            body_len: length.unwrap_or(0),
+        })
     }
-    Some((head.len, length.unwrap_or(0)))
+}
+
+/// The fields of a head: inline as many as browsers send.
+pub type Fields = SmallVec<[Field; 24]>;
+
+/// One field; the first Content-Length sets `length`.
+#[inline(always)] // returned in memory it costs more than it takes to make
+fn field(buf: &[u8], header: &httparse::Header<'_>, length: &mut Option<u64>) -> Option<Field> {
+    if header.value.is_empty() {
+        return None; // an empty value may point anywhere
+    }
+    let name = header.name.as_bytes();
+    let value = Span::new(buf, header.value);
+    // The parser drops blanks after a value, line by line they belong to it.
+    let (start, len) = value.place();
+    if !matches!(buf.get(start + len), Some(b'\r' | b'\n')) {
+        return None;
+    }
+    let known = known_field(name);
+    let only = match known {
+        Some((TRANSFER_ENCODING, _)) => return None,
+        Some((CONTENT_LENGTH, _)) => length.replace(decimal(header.value)?).is_none(),
+        _ => true,
+    };
+    if !only {
+        return None;
+    }
+    let known = match known {
+        None => Known::No,
+        Some((place, false)) => Known::Name(place),
+        Some((place, true)) => usual_field(place, header.value).map_or(Known::ExactName(place), Known::Field),
+    };
+    Some(Field { name: Span::new(buf, name), value, known: known.code() })
+}
+
+const TRANSFER_ENCODING: usize = 4;
+const CONTENT_LENGTH: usize = 37;
+
+/// Digits, and nothing else. At most 16 of them, which is 2^53: `megaphone:parse_packet/1` refuses more.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.len() > 16 {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{field_line, start_line};
+    use super::super::{FIELDS, HttpPacket, field_line, start_line};
     use super::*;
+
+    #[test]
+    fn the_fields_that_decide_on_the_body_are_where_they_are_looked_for() {
+        assert_eq!(FIELDS[TRANSFER_ENCODING], "Transfer-Encoding");
+        assert_eq!(FIELDS[CONTENT_LENGTH], "Content-Length");
+    }
 
     /// The whole and the lines give the same, or the whole is left to the lines.
     #[test]
     fn whole_heads_equal_their_lines() {
-        let heads: [(&[u8], bool); 8] = [
+        let heads: [(&[u8], bool); 12] = [
             (b"POST /bosh HTTP/1.1\r\nHost: a\r\ncontent-length:  4\r\n\r\nbody", true),
             (b"OPTIONS * HTTP/1.0\r\n\r\n", true),
             (b"GET / HTTP/1.1\nHost: a\n\n", true),
@@ -109,22 +224,41 @@ mod tests {
             (b"GET http://a/ HTTP/1.1\r\n\r\n", false),
             (b"\r\nGET / HTTP/1.1\r\n\r\n", false),
             (b"GET / HTTP/1.1\r\nHost: a\r\n", false),
+            (b"PUT / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n", false),
+            (b"PUT / HTTP/1.1\r\nContent-Length: +4\r\n\r\n", false),
+            (b"PUT / HTTP/1.1\r\nContent-Length: 00000000000000004\r\n\r\n", false),
+            (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ];
         for (head, fast) in heads {
-            let mut slots = Slots::new();
-            let Some(whole) = whole_head(head, &mut slots) else {
-                assert!(!fast, "{}", head.escape_ascii());
-                continue;
+            let mut fields = Fields::new();
+            let whole = Whole::parse(head, |field| fields.push(field));
+            assert_eq!(whole.is_some(), fast, "{}", head.escape_ascii());
+            let Some(whole) = whole else { continue };
+            let mut lines = head[..whole.head_len].split_inclusive(|byte| *byte == b'\n');
+            let uri = match whole.target {
+                Target::Star => Uri::Star,
+                Target::Path(path) => Uri::Path(path.of(head)),
             };
-            assert!(fast, "{}", head.escape_ascii());
-            let mut lines = head[..whole.len].split_inclusive(|byte| *byte == b'\n');
-            assert_eq!(lines.next().map(start_line), Some(whole.request));
-            for field in whole.fields {
-                let field = HttpPacket::Field { name: field.name.as_bytes(), value: field.value };
-                assert_eq!(lines.next().map(field_line), Some(field));
+            let version = (1, u32::from(whole.minor));
+            let request = HttpPacket::Request { method: whole.method.of(head), uri, version };
+            assert_eq!(lines.next().map(start_line), Some(request));
+            for field in &fields {
+                let line = HttpPacket::Field { name: field.name.of(head), value: field.value.of(head) };
+                assert_eq!(lines.next().map(field_line), Some(line));
             }
             assert_eq!(lines.next().map(field_line), Some(HttpPacket::EndOfHead));
             assert_eq!(lines.next(), None);
+        }
+        assert_eq!(Whole::parse(heads[0].0, drop).map(|whole| whole.body_len), Some(4));
+    }
+
+    /// A head of 16 kB is taken, a byte more is left to the lines.
+    #[test]
+    fn heads_up_to_the_limit_are_taken() {
+        for (size, fast) in [(MAX_HEAD - 1, true), (MAX_HEAD, true), (MAX_HEAD + 1, false)] {
+            let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(size - 23));
+            assert_eq!(head.len(), size);
+            assert_eq!(Whole::parse(head.as_bytes(), drop).is_some(), fast, "{size}");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::slot::{Active, Framing, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
 use crate::limits::MAX_RECV;
 use crate::link::{CloseReason, ReadyMode};
+use crate::packet::{Fields, Whole};
 use crate::sync::Ordering;
 
 /// What became of a send.
@@ -164,15 +165,17 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// Takes a whole packet, head and body, at once, if it is there, in mode [`Packet::HttpBin`], strictly valid and at
-    /// its start: its bytes and the length of its head. `None`: it has to be read step by step.
+    /// its start: its bytes, and where its parts lie in them. `None`: it has to be read step by step.
+    ///
+    /// `fields` is to be empty; when there is a packet its fields are in it.
     ///
     /// # Errors
     /// [`Closed`], when nothing is left either.
-    pub fn take_packet(&self, handle: &Handle) -> Result<Option<(C, usize)>, Closed> {
+    pub fn take_packet(&self, handle: &Handle, fields: &mut Fields) -> Result<Option<(C, Whole)>, Closed> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Closed)?;
         let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
-        let taken = slot.queues.as_mut().and_then(|queues| queues.take_packet());
+        let taken = slot.queues.as_mut().and_then(|queues| queues.take_packet(fields));
         shard.settle(place);
         Ok(taken)
     }

@@ -12,7 +12,7 @@ use crate::limits::{
     LOCAL_QUEUE, MAX_EMPTY_LINES, MAX_HEAD, MAX_LINE, MAX_RECV, REWRITE_BYTES, SMALL_BODY, WINDOW,
 };
 use crate::link::{CloseReason, ReadyMode};
-use crate::packet::{self, HttpPacket};
+use crate::packet::{self, Fields, HttpPacket, Whole};
 
 /// What a reader gets.
 #[derive(Debug)]
@@ -195,7 +195,7 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
     }
 
     /// See [`Table::take_packet`](super::Table::take_packet).
-    pub(super) fn take_packet(&mut self) -> Option<(C, usize)> {
+    pub(super) fn take_packet(&mut self, fields: &mut Fields) -> Option<(C, Whole)> {
         let at_start = !self.in_head && self.body.is_none() && self.framing == Framing::Stream;
         if self.packet != Packet::HttpBin
             || !at_start
@@ -204,18 +204,18 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         {
             return None;
         }
-        let (head, body) = packet::whole_packet(self.input.contiguous(MAX_HEAD))?;
-        let total = head.checked_add(usize::try_from(body).ok()?)?;
-        if body > LOCAL_QUEUE as u64 / 2 || total > self.input.len() {
+        let whole = Whole::parse(self.input.contiguous(MAX_HEAD), |field| fields.push(field))?;
+        let total = whole.head_len.checked_add(usize::try_from(whole.body_len).ok()?)?;
+        if whole.body_len > LOCAL_QUEUE as u64 / 2 || total > self.input.len() {
             return None;
         }
         let mut chunks = self.input.take(total);
-        let whole = if chunks.len() == 1 {
+        let packet = if chunks.len() == 1 {
             chunks.pop()?
         } else {
             C::copy_from(&chunks.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>())
         };
-        Some((whole, head))
+        Some((packet, whole))
     }
 
     fn next_packet(&mut self, closed: bool) -> Next<C> {
