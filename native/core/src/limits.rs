@@ -61,6 +61,10 @@ pub const LOCAL_QUEUE: usize = 1_048_576;
 /// a link busy while the sender process is scheduled.
 pub const OUTPUT_QUEUE: usize = 65_536;
 
+/// Empty queues that each shard of the table keeps for the next connection that needs some. Requests come and are read
+/// one after the other, so a few are enough; all shards together hold less than 200 kB.
+pub const SPARE_QUEUES: usize = 8;
+
 /// Most readers, and most blocked senders, that may wait on one connection. A browser-like client needs one.
 pub const MAX_WAITERS: usize = 1_024;
 

@@ -19,9 +19,9 @@ mod terms;
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use megaphone_core::table::Table;
+use rustix::time::{ClockId, clock_gettime};
 use rustler::{Env, Term};
 
 use host::Bin;
@@ -30,11 +30,16 @@ use pid::Pid;
 /// The one table of the node. It lives as long as the library, which is never unloaded (see `load`).
 static TABLE: LazyLock<Table<Pid, Bin>> = LazyLock::new(Table::new);
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static START: LazyLock<u64> = LazyLock::new(seconds);
 
 /// Seconds since the library was loaded: the clock of the table's activity times.
 fn now() -> u32 {
-    START.elapsed().as_secs() as u32 // 136 years
+    (seconds() - *START) as u32 // 136 years
+}
+
+/// The clock that the kernel keeps by itself. Reading the exact one takes as long as half of a short call.
+fn seconds() -> u64 {
+    clock_gettime(ClockId::MonotonicCoarse).tv_sec.cast_unsigned() // since boot, so never negative
 }
 
 /// The library was set up before: its table, and the resource types that live objects belong to, cannot be made twice.

@@ -114,18 +114,20 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     ) -> Result<(), Refused> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Refused::Closed)?;
-        let slot = shard.slots.get_mut(place as usize).ok_or(Refused::Closed)?;
+        let slot = shard.slots.get(place as usize).ok_or(Refused::Closed)?;
         if slot.flags.input_closed || slot.link != 0 {
             return Err(Refused::Closed);
         }
         if data.is_empty() {
             return Ok(());
         }
-        let queues = slot.queues();
-        if queues.input.len() + data.len() > self.limits.local_queue {
+        let waits = slot.queues.as_ref().map_or(0, |queues| queues.input.len());
+        if waits + data.len() > self.limits.local_queue {
             return Err(Refused::QueueBytes);
         }
-        queues.input.push(data);
+        shard.equip(place);
+        let slot = shard.slots.get_mut(place as usize).ok_or(Refused::Closed)?;
+        slot.queues().input.push(data);
         slot.last_activity = now;
         shard.advance(place, host);
         shard.settle(place);
@@ -400,6 +402,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         queues.packet = packet;
         // The body belongs to whoever changes the mode at its start, as with gen_tcp.
         queues.body = None;
+        queues.scanned = 0;
         queues.in_head &= packet != Packet::Raw;
         shard.advance(place, host);
         shard.settle(place);

@@ -210,6 +210,7 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
             return None;
         }
         let mut chunks = self.input.take(total);
+        self.scanned = 0;
         let packet = if chunks.len() == 1 {
             chunks.pop()?
         } else {
@@ -235,11 +236,13 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         let all = self.input.len();
         // One byte beyond the longest line tells whether it goes on.
         let start = self.input.contiguous(MAX_LINE + 1);
-        let length = match lines::packet_len(&start[..start.len().min(MAX_LINE + 1)], field) {
+        let start = &start[..start.len().min(MAX_LINE + 1)];
+        let length = match lines::packet_len(start, field, &mut self.scanned) {
             Some(length) if length <= MAX_LINE => length,
             None if all <= MAX_LINE => return more,
             _ => return Next::Invalid,
         };
+        self.scanned = 0;
         let line = &self.input.contiguous(length)[..length];
         let end = lines::is_end_of_head(line);
         if field && end {
@@ -327,9 +330,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             }
             return;
         }
-        let idle = slot.queues.as_ref().is_some_and(|queues| is_idle(queues, slot.flags.http));
-        if idle {
-            slot.queues = None;
+        let http = slot.flags.http;
+        if let Some(queues) = slot.queues.take_if(|queues| queues.is_idle(http)) {
+            self.spare(queues);
         }
     }
 
@@ -434,22 +437,6 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             queues.senders.pop_front();
         }
     }
-}
-
-fn is_idle<P, C: Chunk>(queues: &Queues<P, C>, http: bool) -> bool {
-    let framing = if http { Framing::Boundary { scanned: 0 } } else { Framing::Stream };
-    queues.framing == framing
-        && queues.active == Active::Passive
-        && !queues.in_head
-        && queues.body.is_none()
-        && queues.body_length.is_none()
-        && queues.input.len() == 0
-        && queues.output.len() == 0
-        && queues.readers.is_empty()
-        && queues.senders.is_empty()
-        && queues.grant == 0
-        && queues.ready.is_none()
-        && !queues.queued
 }
 
 fn serve_readers<H: Host>(

@@ -4,17 +4,26 @@
 ///
 /// A request line ends with its LF. A field goes on over lines that begin with a blank, so one byte beyond its LF has
 /// to be there; the empty line that ends a head is complete by itself.
-pub(super) fn packet_len(input: &[u8], field: bool) -> Option<usize> {
-    let mut from = 0;
+///
+/// `scanned` bytes hold no end; it is 0 at first and is kept for the next try, which goes on there.
+pub(super) fn packet_len(input: &[u8], field: bool, scanned: &mut usize) -> Option<usize> {
     loop {
-        let end = from + input[from..].iter().position(|byte| *byte == b'\n')? + 1;
+        let Some(at) = input.get(*scanned..)?.iter().position(|byte| *byte == b'\n') else {
+            *scanned = input.len();
+            return None;
+        };
+        let end = *scanned + at + 1;
         if !field || matches!(&input[..end], b"\n" | b"\r\n") {
             return Some(end);
         }
-        match input.get(end)? {
+        match input.get(end) {
             // The decoder does not continue a line of two bytes.
-            b' ' | b'\t' if end > 2 => from = end,
-            _ => return Some(end),
+            Some(b' ' | b'\t') if end > 2 => *scanned = end,
+            Some(_) => return Some(end),
+            None => {
+                *scanned = end - 1; // its LF is found again at once
+                return None;
+            }
         }
     }
 }
@@ -40,6 +49,7 @@ mod tests {
 
     #[test]
     fn a_packet_is_found_only_when_it_is_complete() {
+        let packet_len = |input, field| packet_len(input, field, &mut 0);
         assert_eq!(packet_len(b"GET / HTTP/1.1\r", false), None);
         assert_eq!(packet_len(b"GET / HTTP/1.1\r\n", false), Some(16));
         assert_eq!(packet_len(b"Host: a\r\n", true), None);
@@ -49,6 +59,26 @@ mod tests {
         assert_eq!(packet_len(b"\r\n", true), Some(2));
         assert_eq!(packet_len(b"\r", true), None);
         assert_eq!(packet_len(b"", true), None);
+    }
+
+    /// Trying after each byte finds the same as trying once, and looks at no byte twice but for the LF of a field.
+    #[test]
+    fn a_try_goes_on_where_the_last_one_ended() {
+        for input in
+            ["GET / HTTP/1.1\r\nX", "X: a\r\n b\r\n\t\r\n c\nY", ":\n x\n\n", "\r\n", "\n\n", "\r\r\n x"]
+        {
+            let input = input.as_bytes();
+            for field in [false, true] {
+                let at_once = packet_len(input, field, &mut 0);
+                let mut scanned = 0;
+                let found = (1..=input.len()).find_map(|there| {
+                    let found = packet_len(&input[..there], field, &mut scanned);
+                    assert!(found.is_some() || scanned + 1 >= there, "{scanned} of {there}");
+                    found
+                });
+                assert_eq!(found, at_once, "{}", input.escape_ascii());
+            }
+        }
     }
 
     #[test]

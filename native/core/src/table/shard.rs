@@ -9,8 +9,9 @@ use hashbrown::HashTable;
 
 use super::input::Chunk;
 use super::slab::Slab;
-use super::slot::{NOWHERE, Slot, Wire};
+use super::slot::{NOWHERE, Queues, Slot, Wire};
 use super::{End, Handle, Host, SHARDS};
+use crate::limits::SPARE_QUEUES;
 use crate::link::CloseReason;
 use crate::sync::{Arc, AtomicUsize, Ordering, RandomState};
 
@@ -81,6 +82,8 @@ pub(super) struct Shard<P, C> {
     owners: HashTable<u32>,
     pub(super) waiting: Waiting<P>,
     pub(super) slots: Slab<Slot<P, C>>,
+    /// Queues that nobody uses now: to make them and to give them back takes longer than what is done with them.
+    spare: Vec<Box<Queues<P, C>>>,
     generation: u64,
     token: u64,
     /// Connections opened from Erlang, in all shards.
@@ -97,9 +100,28 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             index: HashTable::new(),
             owners: HashTable::new(),
             slots: Slab::default(),
+            spare: Vec::new(),
             generation: 0,
             token: 0,
             locals,
+        }
+    }
+
+    /// Before input comes: gives a connection that has no queues some that are left over, if there are any.
+    pub(super) fn equip(&mut self, place: u32) {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
+        if slot.queues.is_none()
+            && let Some(mut queues) = self.spare.pop()
+        {
+            queues.renew(slot.flags.http, slot.packet);
+            slot.queues = Some(queues);
+        }
+    }
+
+    /// Keeps a few idle queues for the next connection that needs some.
+    pub(super) fn spare(&mut self, queues: Box<Queues<P, C>>) {
+        if self.spare.len() < SPARE_QUEUES && queues.is_bare() {
+            self.spare.push(queues);
         }
     }
 

@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::input::Input;
+use super::input::{Chunk, Input};
 use super::{Handle, Packet};
 use crate::link::{CloseReason, ReadyMode};
 
@@ -34,6 +34,13 @@ pub(super) enum Framing {
     Request { left: u64, answered: bool },
     /// Dropping the rest of a request that was answered without being read.
     Skip { left: u64 },
+}
+
+impl Framing {
+    /// That of a connection in which nothing is going on.
+    const fn between(http: bool) -> Self {
+        if http { Self::Boundary { scanned: 0 } } else { Self::Stream }
+    }
 }
 
 /// No place.
@@ -163,6 +170,8 @@ pub(super) struct Queues<P, C> {
     pub(super) framing: Framing,
     /// In the packet modes: the request line was handed out, fields follow.
     pub(super) in_head: bool,
+    /// In the packet modes: so many bytes of the next line or field were searched for its end.
+    pub(super) scanned: usize,
     /// In the packet modes of a connection opened from Erlang: the body that follows the head.
     pub(super) body: Option<u64>,
     pub(super) body_length: Option<u64>,
@@ -181,14 +190,45 @@ impl<P, C> Queues<P, C> {
             output: Output::default(),
             active: Active::Passive,
             packet,
-            framing: if http { Framing::Boundary { scanned: 0 } } else { Framing::Stream },
+            framing: Framing::between(http),
             in_head: false,
+            scanned: 0,
             body: None,
             body_length: None,
             grant: 0,
             ready: None,
             queued: false,
         }
+    }
+}
+
+impl<P, C: Chunk> Queues<P, C> {
+    /// Whether there is nothing in them that their connection would miss.
+    pub(super) fn is_idle(&self, http: bool) -> bool {
+        self.framing == Framing::between(http)
+            && self.active == Active::Passive
+            && !self.in_head
+            && self.body.is_none()
+            && self.body_length.is_none()
+            && self.input.len() == 0
+            && self.output.len() == 0
+            && self.readers.is_empty()
+            && self.senders.is_empty()
+            && self.grant == 0
+            && self.ready.is_none()
+            && !self.queued
+    }
+
+    /// Makes idle ones as good as new for another connection.
+    pub(super) fn renew(&mut self, http: bool, packet: Packet) {
+        self.framing = Framing::between(http);
+        self.packet = packet;
+        self.scanned = 0;
+    }
+
+    /// Idle ones that hold no memory but their own.
+    pub(super) fn is_bare(&self) -> bool {
+        self.readers.capacity() == 0 && self.senders.capacity() == 0
     }
 }
 

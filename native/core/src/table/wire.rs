@@ -186,10 +186,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             let text = "data for an unknown connection";
             return owe(link, &Frame::Error { id, code: ErrorCode::UnknownConnection, text }, host);
         };
-        let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
+        let Some(slot) = shard.slots.get(place as usize) else { return Ok(()) };
         if slot.wire != Wire::Open || slot.flags.input_closed {
             return Ok(()); // it crossed our close
         }
+        shard.equip(place);
+        let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
         slot.last_activity = now;
         let refused = if payload.len() as u64 + u64::from(slot.received) > u64::from(WINDOW) {
             Some("more data than was granted")
