@@ -190,6 +190,9 @@ parse_packet(Packet) ->
 
 %% @doc What lives in the table (`stats'), its limits, and the number of links. It visits every connection, on a dirty
 %% scheduler: some 50 ms for a million. For operators and tests.
+%%
+%% `memory' in `stats' is what the table takes, in bytes, queued data included. The VM counts it, too: in
+%% `erlang:memory(system)', queued input of at least 64 bytes in `erlang:memory(binary)'.
 -spec info() -> #{stats := map(), limits := map(), links := non_neg_integer()}.
 info() ->
     #{stats => megaphone_nif:stats(), limits => megaphone_nif:limits(), links => megaphone_links:count()}.

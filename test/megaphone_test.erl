@@ -71,10 +71,11 @@ log(Event, #{config := #{to := Pid}}) ->
 stats() ->
     megaphone_nif:stats().
 
-%% The counters that are not zero.
+%% The counters that are not zero. The table's memory is no such counter: a few empty queues, and room in its indexes, are
+%% kept for what comes next. `table_SUITE' holds it to a bound.
 -spec leftovers(#{atom() => non_neg_integer()}) -> [{atom(), pos_integer()}].
 leftovers(Stats) ->
-    [Counter || {_, Value} = Counter <- maps:to_list(Stats), Value =/= 0].
+    [Counter || {_, Value} = Counter <- maps:to_list(maps:remove(memory, Stats)), Value =/= 0].
 
 %% ---- waiting ---------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ all() ->
         output_is_told_once,
         put_of_nothing,
         numbers_for_operators,
+        memory_is_given_back,
         packets_taken_apart
     ].
 
@@ -340,6 +341,7 @@ numbers_for_operators(_Config) ->
     ok = megaphone:send(Handle, <<"answer">>),
     #{stats := Stats, limits := Limits, links := 0} = Info = megaphone:info(),
     ?assertMatch(#{connections := 1, local := 1, input_bytes := 16, output_bytes := 6, waiters := 0}, Stats),
+    ?assert(maps:get(memory, Stats) > 88 + 16 + 6),
     ?assert(lists:all(fun is_integer/1, maps:values(Limits))),
     {ok, About} = megaphone:info(Handle),
     ?assertMatch(#{input_bytes := 16, output_bytes := 6, readers := 0, senders := 0, tls := false}, About),
@@ -348,6 +350,20 @@ numbers_for_operators(_Config) ->
     {ok, Secret} = megaphone:recv(Handle),
     take_output(Handle),
     ok = megaphone:close(Handle).
+
+memory_is_given_back(_Config) ->
+    %% The memory of the table follows its connections: at most 128 bytes for each that is idle, and a small rest that is
+    %% kept when all have closed, whatever was queued on them.
+    Memory = fun() -> maps:get(memory, megaphone_test:stats()) end,
+    Before = Memory(),
+    Handles = [open() || _ <- lists:seq(1, 20000)],
+    ?assert((Memory() - Before) / 20000 =< 128),
+    [ok = megaphone:put_data(Handle, <<0:1000/unit:8>>) || Handle <- Handles],
+    ?assert((Memory() - Before) / 20000 >= 1000),
+    [ok = megaphone:close(Handle) || Handle <- Handles],
+    [{ok, _} = megaphone:recv(Handle) || Handle <- Handles],
+    [{error, closed} = megaphone:recv(Handle) || Handle <- Handles],
+    ?assert(Memory() =< 500000).
 
 packets_taken_apart(_Config) ->
     %% parse_packet/1 gives whole packets as their parts, and says what is wrong with others.

@@ -215,6 +215,7 @@ fn stats(env: Env<'_>) -> Term<'_> {
             ("watched", stats.watched.encode(env)),
             ("input_bytes", stats.input_bytes.encode(env)),
             ("output_bytes", stats.output_bytes.encode(env)),
+            ("memory", stats.memory.encode(env)),
         ],
     )
 }

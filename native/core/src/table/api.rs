@@ -48,6 +48,9 @@ pub struct Stats {
     pub input_bytes: usize,
     /// Bytes of output that are not on the wire yet.
     pub output_bytes: usize,
+    /// Bytes of memory of the table: connections, indexes, queues and what is in them. What waiters, the list of watched
+    /// processes and the VM's monitors take is not in it.
+    pub memory: usize,
 }
 
 /// What is known of one connection or link, for operators.
@@ -561,10 +564,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             let shard = self.shard(number);
             stats.connections += shard.slots.len();
             stats.waiters += shard.waiting.len();
+            stats.memory += shard.memory();
             for slot in (0..shard.slots.bound()).filter_map(|place| shard.slots.get(place)) {
                 stats.local += usize::from(slot.link == 0);
                 if let Some(queues) = slot.queues.as_ref() {
                     stats.busy += 1;
+                    stats.memory += size_of_val(queues.as_ref()) + queues.input.len() + queues.output.len();
                     stats.input_bytes += queues.input.len();
                     stats.output_bytes += queues.output.len();
                 }

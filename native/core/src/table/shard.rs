@@ -107,6 +107,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         }
     }
 
+    /// Bytes of memory, but for what is queued, waits or is watched.
+    pub(super) fn memory(&self) -> usize {
+        self.slots.memory()
+            + self.index.allocation_size()
+            + self.owners.allocation_size()
+            + self.spare.len() * size_of::<Queues<P, C>>()
+    }
+
     /// Before input comes: gives a connection that has no queues some that are left over, if there are any.
     pub(super) fn equip(&mut self, place: u32) {
         let Some(slot) = self.slots.get_mut(place as usize) else { return };

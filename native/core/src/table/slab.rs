@@ -30,6 +30,12 @@ impl<T> Slab<T> {
         self.length
     }
 
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        let blocks = self.blocks.iter().flatten().count();
+        blocks * size_of::<Block<T>>() + self.blocks.capacity() * size_of::<Option<Box<Block<T>>>>()
+    }
+
     /// One more than the highest number that may be in use.
     pub(super) fn bound(&self) -> usize {
         self.blocks.len() * BLOCK
