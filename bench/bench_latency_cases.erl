@@ -47,15 +47,16 @@ names() ->
     ].
 
 %% @private
-%% @doc Times of the calls of a case, with so many connections where it needs many.
--spec run(atom(), pos_integer()) -> times().
+%% @doc Times of the calls of a case, with so many connections where it needs many: by the case's clock, and by wall clock.
+-spec run(atom(), pos_integer()) -> {times(), Walls :: times()}.
 run(Case, Connections) ->
     {ok, _} = application:ensure_all_started(megaphone),
     %% The case's own process takes along what it has left.
     Self = self(),
     {Pid, Monitor} = spawn_monitor(fun() ->
         ok = bench_thread:prepare(),
-        Self ! {self(), times(Case, Connections)}
+        Times = times(Case, Connections),
+        Self ! {self(), {Times, bench_thread:walls()}}
     end),
     receive
         {Pid, Times} ->

@@ -2,7 +2,7 @@
 -module(bench_memory).
 
 -export([run/1]).
--export([measure/2]).
+-export([measure/2, measure_owners/1]).
 
 -record(step, {
     connections :: non_neg_integer(),
@@ -13,6 +13,9 @@
 
 -define(GOAL, 128).
 
+%% Connections with an owner each. What a monitor costs does not depend on how many there are.
+-define(OWNERS, 100000).
+
 %% Seconds in which memory of closed connections may go back to the system.
 -define(SETTLE, 60).
 
@@ -20,10 +23,14 @@
 -spec run([pos_integer()]) -> bench_report:report().
 run(Sizes) ->
     Results = [{Packet, in_fresh_node(Packet, Sizes)} || Packet <- [raw, http_bin]],
+    Owners = lists:min([?OWNERS | Sizes]),
+    {Alone, Owning} = owners_in_fresh_node(Owners),
     #{
         name => <<"memory">>,
         sizes => #{connections => Sizes},
-        results => [json(Packet, Step, Base) || {Packet, {Base, Steps, After}} <- Results, Step <- Steps ++ [After]],
+        results =>
+            [json(Packet, Step, Base) || {Packet, {Base, Steps, After}} <- Results, Step <- Steps ++ [After]] ++
+                [(json(raw, Owning, Alone))#{owners => Owners}],
         goals => [
             bench_report:goal(
                 ["memory of an idle connection, ", packet(Packet), ", the worst count"],
@@ -34,7 +41,7 @@ run(Sizes) ->
             )
          || {Packet, {Base, Steps, _}} <- Results
         ],
-        tables => [table(Result) || Result <- Results],
+        tables => [table(Result) || Result <- Results] ++ [owners_table(Alone, Owning)],
         charts => [
             #{
                 title => "Memory of an idle connection",
@@ -78,6 +85,38 @@ table({Packet, {Base, Steps, After}}) ->
          || Step <- Steps
         ] ++ [["all closed", "", "", "" | [Megabytes(Of, After) || Of <- Columns]]]
     }.
+
+%% Above the same processes without connections: the connection, the VM's monitor and our list of watched processes.
+-spec owners_table(#step{}, #step{}) -> bench_report:table().
+owners_table(Alone, #step{connections = Owners} = Owning) ->
+    Each = fun(Of) -> bench_report:rounded((element(Of, Owning) - element(Of, Alone)) / Owners) end,
+    {
+        "An idle connection that has its owner for itself: with the monitor on that process",
+        ["connections", "RSS each", "total each", "system each"],
+        [[bench_report:thousands(Owners) | [Each(Of) || Of <- [#step.rss, #step.total, #step.system]]]]
+    }.
+
+-spec owners_in_fresh_node(pos_integer()) -> {#step{}, #step{}}.
+owners_in_fresh_node(Owners) ->
+    bench_vm:say("memory of idle connections with an owner each", []),
+    Node = bench_vm:start(["+P", "1000000"]),
+    Result = bench_vm:call(Node, ?MODULE, measure_owners, [Owners]),
+    ok = bench_vm:stop(Node),
+    Result.
+
+%% @private
+%% @doc The memory with so many processes, and when each of them has opened a connection.
+-spec measure_owners(pos_integer()) -> {#step{}, #step{}}.
+measure_owners(Owners) ->
+    {ok, _} = application:ensure_all_started(megaphone),
+    Pids = [owner(raw) || _ <- lists:seq(1, Owners)],
+    %% What a process takes that has worked once is not the connection's.
+    _ = [ok = more(Pid, 0, 0) || Pid <- Pids],
+    Alone = step(0),
+    _ = [ok = more(Pid, Number, Number + 1) || {Number, Pid} <- lists:enumerate(Pids)],
+    Owning = step(Owners),
+    #{local := Owners, watched := Owners} = megaphone_nif:stats(),
+    {Alone, Owning}.
 
 -spec in_fresh_node(raw | http_bin, [pos_integer()]) -> {#step{}, [#step{}], #step{}}.
 in_fresh_node(Packet, Sizes) ->

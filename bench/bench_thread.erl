@@ -8,13 +8,14 @@
 %% yields did not get its turn. That is wall clock, so repeat it and take the least.
 -module(bench_thread).
 
--export([prepare/0, cpu/1, held/1]).
+-export([prepare/0, cpu/1, held/1, walls/0]).
 
 %% Words.
 -define(ROOM, 4194304).
 
 -define(BASE, {?MODULE, base}).
 -define(STATISTICS, {?MODULE, file}).
+-define(WALLS, {?MODULE, walls}).
 
 %% @doc To be called first, in the process that measures.
 -spec prepare() -> ok.
@@ -24,7 +25,13 @@ prepare() ->
     put(?STATISTICS, filename:join(Thread, "schedstat")),
     put(?BASE, 0),
     put(?BASE, bench_vm:median([cpu_of(fun() -> ok end) || _ <- lists:seq(1, 51)])),
+    put(?WALLS, []),
     ok.
+
+%% @doc Nanoseconds of wall clock of each call that was measured: what others do on the machine counts.
+-spec walls() -> [non_neg_integer()].
+walls() ->
+    get(?WALLS).
 
 -spec is_scheduler(file:filename()) -> boolean().
 is_scheduler(Thread) ->
@@ -40,17 +47,26 @@ cpu(Fun) ->
     Room = [link, {min_heap_size, ?ROOM}],
     Pid = spawn_opt(
         fun() ->
-            receive go -> Self ! {self(), Fun()} end,
+            receive go -> ok end,
+            Start = erlang:monotonic_time(nanosecond),
+            Value = Fun(),
+            Self ! {self(), Value, erlang:monotonic_time(nanosecond) - Start},
             receive stop -> ok end
         end,
         Room
     ),
     Before = run_time(),
     Pid ! go,
-    Result = receive {Pid, Of} -> Of end,
+    {Result, Wall} = receive {Pid, Of, Took} -> {Of, Took} end,
     Time = max(0, run_time() - Before - get(?BASE)),
     Pid ! stop,
+    noted(Wall),
     {Time, Result}.
+
+-spec noted(non_neg_integer()) -> ok.
+noted(Wall) ->
+    _ = [put(?WALLS, [Wall | Walls]) || Walls <- [get(?WALLS)], Walls =/= undefined],
+    ok.
 
 -spec cpu_of(fun(() -> term())) -> non_neg_integer().
 cpu_of(Fun) ->
@@ -75,7 +91,11 @@ held(Fun) ->
     receive {Ticker, started} -> ok end,
     _ = Fun(),
     Ticker ! {stop, Self},
-    receive {Ticker, Longest} -> Longest end.
+    receive
+        {Ticker, Longest} ->
+            noted(Longest),
+            Longest
+    end.
 
 -spec tick(integer(), non_neg_integer()) -> term().
 tick(Last, Longest) ->
