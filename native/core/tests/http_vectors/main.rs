@@ -12,10 +12,12 @@
 //! | `world` | the surroundings of a client, which record what it does |
 //! | `transfer_encoding` to `lenient` | points of llhttp, a module for each of its files (`finish` and `pausing` in `sample`) |
 //! | `pico_request`, `pico_chunked` | points of picohttpparser |
+//! | `document` | `docs/http.md` against the code |
 //! | `exchange` | what only a whole exchange shows: interim answers, order of answers, tunnels, long bodies |
 
 mod connection;
 mod content_length;
+mod document;
 mod exchange;
 mod invalid;
 mod lenient;
