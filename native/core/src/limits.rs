@@ -1,6 +1,7 @@
 //! Every number that holds memory or time, named once, with its default and the reason for it.
 
-/// Longest payload of one frame, in bytes. A whole rewritten request head (at most [`MAX_HEAD`]) must fit.
+/// Longest payload of one frame, in bytes. A whole rewritten request head ([`MAX_HEAD`] and [`REWRITE_BYTES`]) must
+/// fit.
 pub const MAX_PAYLOAD: usize = 65_536;
 
 /// Data is cut into frames of at most this many bytes, so that one large body never blocks the others for long:
@@ -11,7 +12,7 @@ pub const DATA_CHUNK: usize = 16_384;
 /// A slow reader holds at most this much in memory in each direction.
 pub const WINDOW: u32 = 131_072;
 
-/// Smallest window that a peer may announce: with less, a request head might never fit.
+/// Smallest window that a peer may announce. A request head has to fit into half of a window, or is refused.
 pub const MIN_WINDOW: u32 = 16_384;
 
 /// Longest software name in a hello, in bytes.

@@ -47,6 +47,9 @@ pub fn start(buf: &[u8], head: &Head, out: &mut Vec<u8>) {
     }
 }
 
+/// Most bytes that [`finish`] appends.
+pub const FINISH_BYTES: usize = b"Content-Length: 18446744073709551615\r\n\r\n".len();
+
 /// Ends a head begun by [`start`], with the one `Content-Length` that the request has, if it has one.
 pub fn finish(length: Option<u64>, out: &mut Vec<u8>) {
     if let Some(length) = length {

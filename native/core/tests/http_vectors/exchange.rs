@@ -157,3 +157,57 @@ fn nothing_is_read_after_the_last_request() {
         assert_eq!((&world.written[..], world.ended), (ANSWER, true));
     }
 }
+
+/// A head of exactly so many bytes, with the most fields and none of them with a space after its colon.
+fn head_of(length: usize, start: &str) -> Vec<u8> {
+    let mut head = start.to_owned();
+    let fields = limits::MAX_HEADERS - start.matches("\r\n").count() + 1;
+    head.extend((1..fields).map(|_| "A:b\r\n"));
+    head.push_str("B:");
+    head.extend(std::iter::repeat_n('c', length - head.len() - 4));
+    head.push_str("\r\n\r\n");
+    head.into_bytes()
+}
+
+/// The longest head that is taken is handed on, although it is longer when it is written anew; one byte more is 431.
+#[test]
+fn the_longest_head_is_handed_on() {
+    for start in ["POST http://name.example HTTP/1.0\r\n", "GET / HTTP/1.1\r\nHost:h\r\n"] {
+        let mut exchange = Exchange::default();
+        exchange.input(&head_of(limits::MAX_HEAD, start));
+        assert_eq!(exchange.world.refused, [], "{start}");
+        assert!(exchange.requests[0].len() > limits::MAX_HEAD, "{start}");
+        let mut exchange = Exchange::default();
+        exchange.input(&head_of(limits::MAX_HEAD + 1, start));
+        assert_eq!(exchange.world.refused, [431], "{start}");
+    }
+}
+
+/// A node that grants the least window gets a head whole or not at all: it reads none of a head that it has in part, so
+/// it would never grant the rest. The length that takes the place of chunks counts, and so does that the node may owe
+/// credit for up to half of its window from the request before.
+#[test]
+fn a_head_fits_into_the_credit_or_is_refused() {
+    let half = limits::MIN_WINDOW as usize / 2;
+    let mut ends = [0, 0];
+    for length in half - 200..half {
+        for start in ["POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n", "POST / HTTP/1.0\r\n"] {
+            let mut world = World { window: Some(limits::MIN_WINDOW), ..World::default() };
+            let mut client = Client::new();
+            let before = format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", half - 60);
+            client.input(before.as_bytes(), &mut world);
+            client.input(&vec![b'x'; half - 60], &mut world);
+            let spent = std::mem::take(&mut world.data).len();
+            assert!(spent > half - 20 && spent < half, "{spent}: the node does not grant so little yet");
+            client.data(ANSWER, &mut world);
+            client.ready(ReadyMode::Request, &mut world);
+
+            client.input(&head_of(length, start), &mut world);
+            client.input(b"1\r\nA\r\n0\r\n\r\n", &mut world);
+            let is_there = contains(&world.data, b"\r\n\r\n");
+            assert!(is_there || world.refused == [431], "{start}{length} bytes: it waits forever");
+            ends[usize::from(is_there)] += 1;
+        }
+    }
+    assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}: both ends are seen");
+}

@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) ended: bool,
     /// Statuses of the connection manager's own answers.
     pub(crate) refused: Vec<u16>,
+    /// The window of the node, if it is not the usual one.
+    pub(crate) window: Option<u32>,
 }
 
 impl Io for World {
@@ -34,7 +36,7 @@ impl Io for World {
         1
     }
     fn window(&self) -> Option<u32> {
-        Some(limits::WINDOW)
+        Some(self.window.unwrap_or(limits::WINDOW))
     }
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
