@@ -31,7 +31,10 @@ impl Client {
         if self.flags.open {
             if let Some(credit) = self.credit.checked_add(increment) {
                 self.credit = credit;
-                self.send_up(io);
+                // What is being collected goes when it is whole: it may be refused yet, or go over another link.
+                if self.stage != Stage::Collect {
+                    self.send_up(io);
+                }
                 self.drive(&[], io);
             } else {
                 self.abort(CloseReason::Protocol, io);

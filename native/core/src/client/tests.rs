@@ -1,5 +1,7 @@
 //! The state machine against a world made of vectors.
 
+mod mishaps;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use proptest::prelude::*;
