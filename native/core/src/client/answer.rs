@@ -176,7 +176,7 @@ impl Client {
     }
 
     /// The conversation is over: the rest of the output is written, then both ends are closed.
-    fn end(&mut self, reason: CloseReason, io: &mut dyn Io) {
+    pub(super) fn end(&mut self, reason: CloseReason, io: &mut dyn Io) {
         self.say_close(reason, io);
         self.finish(io);
     }

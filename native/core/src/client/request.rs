@@ -35,6 +35,10 @@ impl Client {
             return;
         }
         if io.crowded() {
+            // The client would read an answer of ours as part of the one that has begun.
+            if self.stage == Stage::Answer && self.flags.answered {
+                return self.end(CloseReason::Limit, io);
+            }
             return self.refuse(503, "too busy for unfinished requests", CloseReason::Limit, io);
         }
         self.work().input.extend_from_slice(rest);

@@ -2,6 +2,37 @@
 
 use super::*;
 
+/// Everything of an answer that the client took after `before`, which must be a whole one.
+fn answer_after(world: &World, before: usize) -> String {
+    let text = String::from_utf8(world.taken[before..].to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
+    text
+}
+
+#[test]
+fn no_answer_of_ours_comes_within_another_one() {
+    let mut world = World::new();
+    let mut client = asked(&mut world);
+    client.data(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", &mut world);
+    let before = world.taken.len();
+    world.crowded = true;
+    client.input(b"GET", &mut world);
+    assert_eq!((world.taken.len(), world.refused.len()), (before, 0));
+    assert!(world.ended);
+    assert_eq!(world.sent().0, ["close Limit"]);
+}
+
+#[test]
+fn a_request_without_an_answer_gets_one_when_memory_is_short() {
+    let mut world = World::new();
+    let mut client = asked(&mut world);
+    world.crowded = true;
+    client.input(b"GET", &mut world);
+    assert_eq!(world.refused, [503]);
+    answer_after(&world, 0);
+}
+
 /// A client with one request answered and half of a second one there.
 fn half_of_the_second(world: &mut World, second: &[u8]) -> Client {
     let mut client = asked(world);
