@@ -48,6 +48,8 @@ impl Client {
         match (self.stage, mode) {
             (Stage::Answer, ReadyMode::Request) if self.unsent() == 0 && !self.flags.last => {
                 self.stage = Stage::Head;
+                // Until the next head is complete nobody knows its method: an answer to it is whole.
+                self.flags.is_head = false;
                 self.drive(&[], io);
             }
             // Answered before all of the request was there: nobody knows whether the node wants the rest.

@@ -81,7 +81,6 @@ impl Client {
                 head.len
             }
             Err(error) => {
-                self.flags.is_head = false;
                 self.refuse(error.status(), &error.to_string(), CloseReason::Protocol, io);
                 bytes.len()
             }

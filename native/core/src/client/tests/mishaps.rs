@@ -2,6 +2,8 @@
 
 use super::*;
 
+const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+
 /// Everything of an answer that the client took after `before`, which must be a whole one.
 fn answer_after(world: &World, before: usize) -> String {
     let text = String::from_utf8(world.taken[before..].to_vec()).unwrap();
@@ -31,6 +33,22 @@ fn a_request_without_an_answer_gets_one_when_memory_is_short() {
     client.input(b"GET", &mut world);
     assert_eq!(world.refused, [503]);
     answer_after(&world, 0);
+}
+
+#[test]
+fn what_came_before_an_unfinished_head_does_not_shorten_its_answer() {
+    for crowded in [false, true] {
+        let mut world = World::new();
+        let mut client = Client::new();
+        client.input(HEAD, &mut world);
+        client.data(b"answer", &mut world);
+        client.ready(ReadyMode::Request, &mut world);
+        world.crowded = crowded;
+        client.input(b"GET", &mut world);
+        client.timeout(&mut world);
+        let text = answer_after(&world, 6);
+        assert!(text.starts_with(if crowded { "HTTP/1.1 503 " } else { "HTTP/1.1 408 " }), "{text}");
+    }
 }
 
 /// A client with one request answered and half of a second one there.
