@@ -89,10 +89,11 @@ impl Client {
     }
 
     /// The link is down. A client between requests does not notice; one that waits for an answer of which nothing has
-    /// come is told to try again; others are closed.
+    /// come is told to try again; others are closed. So is one that has not taken all that was sent to it: the next
+    /// link's node gets credit for a whole window, and both together may not be held.
     pub fn link_lost(&mut self, io: &mut dyn Io) {
         self.flags.open = false;
-        if self.in_flight() {
+        if self.in_flight() || self.pending() > 0 {
             self.lose_node(503, "the chat server was lost", io);
         }
         self.settle();

@@ -86,3 +86,18 @@ fn credit_does_not_hand_on_half_a_request() {
         assert_eq!(world.sent(), (vec!["open".to_owned()], whole.as_bytes().to_vec()));
     }
 }
+
+#[test]
+fn a_new_link_does_not_add_a_window_to_what_was_not_taken() {
+    let mut world = World::new();
+    let mut client = asked(&mut world);
+    world.takes = 0;
+    client.data(b"answer", &mut world);
+    client.ready(ReadyMode::Request, &mut world);
+    world.window = None;
+    client.link_lost(&mut world);
+    assert!(client.is_ending() && world.refused.is_empty());
+    world.takes = usize::MAX;
+    client.writable(&mut world);
+    assert!(world.ended && world.taken == b"answer");
+}
