@@ -1,9 +1,11 @@
-//! What the fuzz targets share: how they read their input, and the model of the table.
+//! What the fuzz targets share: how they read their input, and the models.
 //!
 //! Targets on bytes take the bytes as they are, after a few that choose limits and cuts. Targets on operations read a
 //! script: each operation is one byte that chooses it and a few for its arguments. When the input is used up every
 //! further byte is 0, so a script that was cut is a script.
 
+pub mod client;
+pub mod plain;
 pub mod table;
 
 /// Input that is read as numbers.
