@@ -4,7 +4,7 @@
 %% Request heads of the strict common form are taken apart natively in one step; all others by decode_packet itself.
 -module(megaphone_packet).
 
--export([parse/1, recv/2]).
+-export([parse/1, recv/2, templates/0]).
 -export_type([result/0, error/0]).
 
 -type result() ::
@@ -24,10 +24,12 @@
 %% 2^53 has 16 digits. More would only make a huge integer of the peer's text.
 -define(LENGTH_DIGITS, 16).
 
-%% Of each field that decode_packet knows, and of some others that are frequent, its index, its name, and the name as it is
+%% @doc Of each field that decode_packet knows, and of some others that are frequent, its index, its name, and the name as it is
 %% mostly written; then the versions; then whole fields that are sent often. They are literals: no request has to make them
 %% anew.
--define(TEMPLATES, {
+%% See {@link megaphone_nif:parse_packet/2}.
+-spec templates() -> megaphone_nif:templates().
+templates() -> {
     1, 'Cache-Control', <<"Cache-Control">>,
     2, 'Connection', <<"Connection">>,
     3, 'Date', <<"Date">>,
@@ -145,7 +147,7 @@
     {http_header, 0, <<"Sec-Gpc">>, <<"Sec-GPC">>, <<"1">>},
     {http_header, 0, <<"X-Forwarded-Proto">>, <<"X-Forwarded-Proto">>, <<"https">>},
     {http_header, 0, <<"X-Forwarded-Proto">>, <<"X-Forwarded-Proto">>, <<"http">>}
-}).
+}.
 
 %% @doc Parses one or several complete requests or responses that follow each other.
 %%
@@ -153,7 +155,7 @@
 %% Chunked bodies are refused: the ECM sends none. Linear in the size of the packet.
 -spec parse(binary()) -> {ok, [result()]} | {error, error()}.
 parse(Packet) when is_binary(Packet) ->
-    case megaphone_nif:parse_packet(Packet, ?TEMPLATES) of
+    case megaphone_nif:parse_packet(Packet, templates()) of
         {ok, _Results} = Parsed -> Parsed;
         {more, Results, Rest} -> start(Rest, lists:reverse(Results));
         slow -> first_line(Packet, [])
@@ -163,7 +165,7 @@ parse(Packet) when is_binary(Packet) ->
 start(<<>>, [_ | _] = Results) ->
     {ok, lists:reverse(Results)};
 start(Data, Before) ->
-    case megaphone_nif:parse_packet(Data, ?TEMPLATES) of
+    case megaphone_nif:parse_packet(Data, templates()) of
         {ok, Results} -> {ok, lists:reverse(Before, Results)};
         {more, Results, Rest} -> start(Rest, lists:reverse(Results, Before));
         slow -> first_line(Data, Before)
@@ -234,7 +236,7 @@ content_length(_Value) ->
 -spec recv(megaphone:handle(), timeout()) ->
     {ok, [result(), ...]} | {error, megaphone:recv_error() | {incomplete, megaphone:recv_error(), [result(), ...]}}.
 recv(Handle, Timeout) ->
-    case megaphone_nif:recv_packet(Handle, ?TEMPLATES) of
+    case megaphone_nif:recv_packet(Handle, templates()) of
         slow -> step_by_step(Handle, Timeout);
         Answer -> Answer
     end.
