@@ -406,7 +406,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         // The body belongs to whoever changes the mode at its start, as with gen_tcp.
         queues.body = None;
         queues.scanned = 0;
-        queues.in_head &= packet != Packet::Raw;
+        if packet == Packet::Raw {
+            // The head is given up, and with it what it said of its body.
+            queues.in_head = false;
+            queues.body_length = None;
+        }
         shard.advance(place, host);
         shard.settle(place);
         Ok(())
@@ -515,7 +519,6 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             }
             shard.end_input(place, End::Closed, host);
         }
-        let mut effect = None;
         if write && let Some(slot) = shard.slots.get_mut(place as usize) {
             slot.flags.output_closed = true;
             slot.last_activity = now;
@@ -524,8 +527,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 slot.wire = Wire::Closing(CloseReason::Normal);
             }
             shard.end_senders(place, host);
-            effect = shard.finish(place, false);
         }
+        // What was dropped may have been the last that a closed connection was kept for.
+        let effect = shard.finish(place, false);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);

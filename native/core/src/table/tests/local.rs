@@ -462,3 +462,41 @@ fn an_idle_connection_has_no_queues() {
     world.kill(&table, OWNER);
     assert_empty(&table);
 }
+
+/// A closed connection ends with what its reader drops: after a shutdown for reading there is nothing left in it.
+#[test]
+fn a_shutdown_for_reading_ends_a_closed_connection() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = open(&table, &mut world);
+    table.put_data(&handle, b"unread", 0, &mut world).expect("fits");
+    table.close(&handle, OWNER, 0, &mut world);
+    assert_eq!(table.shutdown(&handle, true, false, 0, &mut world), Ok(()));
+    assert_empty(&table);
+    // One that is open keeps no queues for what it has dropped.
+    let handle = open(&table, &mut world);
+    table.put_data(&handle, b"unread", 0, &mut world).expect("fits");
+    assert_eq!(table.shutdown(&handle, true, false, 0, &mut world), Ok(()));
+    assert_eq!(table.stats().busy, 0);
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}
+
+/// Who goes on in bytes in the middle of a head gives it up: its length is not that of a later body.
+#[test]
+fn a_head_that_is_given_up_leaves_no_length() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let handle = table.open(client(), Packet::HttpBin, OWNER, 0, &mut world).expect("room");
+    table.put_data(&handle, b"GET /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 0, &mut world).expect("fits");
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"GET /1 HTTP/1.1\r\n".to_vec()));
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"Content-Length: 3\r\n".to_vec()));
+    assert_eq!(table.set_packet(&handle, Packet::Raw, &mut world), Ok(()));
+    assert_eq!(read(&table, &mut world, &handle, 0), Ok(b"\r\nabc".to_vec()));
+    assert_eq!(table.stats().busy, 0);
+    assert_eq!(table.set_packet(&handle, Packet::HttpBin, &mut world), Ok(()));
+    table.put_data(&handle, b"GET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n", 0, &mut world).expect("fits");
+    for line in ["GET /2 HTTP/1.1\r\n", "\r\n", "GET /3 HTTP/1.1\r\n", "\r\n"] {
+        assert_eq!(read(&table, &mut world, &handle, 0), Ok(line.as_bytes().to_vec()));
+    }
+    world.kill(&table, OWNER);
+    assert_empty(&table);
+}
