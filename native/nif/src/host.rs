@@ -152,7 +152,7 @@ pub(crate) fn data_term<'a>(env: Env<'a>, data: Data<Bin>) -> Term<'a> {
             env,
             packet,
             field,
-            &bytes.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>(),
+            &bytes.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat(),
         ),
     }
 }

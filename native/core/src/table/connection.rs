@@ -214,7 +214,9 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         let packet = if chunks.len() == 1 {
             chunks.pop()?
         } else {
-            C::copy_from(&chunks.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>())
+            let mut whole = Vec::with_capacity(total);
+            chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk.as_ref()));
+            C::copy_from(&whole)
         };
         Some((packet, whole))
     }
