@@ -87,7 +87,7 @@ pub const MAX_LOCAL_CONNECTIONS: usize = 1_048_576;
 pub const FRAMES_PER_CALL: usize = 512;
 
 /// Bytes of output collected by one call on a link's output (soft: one frame more may follow).
-pub const OUTPUT_BATCH: usize = 65_536;
+pub const OUTPUT_BATCH: usize = 131_072;
 
 /// Connections visited on one call on a link's output, ready or not.
 pub const VISITS_PER_CALL: usize = 512;
@@ -96,7 +96,7 @@ pub const VISITS_PER_CALL: usize = 512;
 pub const DEATHS_PER_CALL: usize = 256;
 
 /// Slots visited by one call that sweeps the connections of a link that is gone.
-pub const SWEEP_PER_CALL: usize = 512;
+pub const SWEEP_PER_CALL: usize = 256;
 
 /// Bytes of frames about the link itself (pong, error, close answers) that may wait for the sender. A peer that makes
 /// this end owe more than that without reading is cut off.
