@@ -3,13 +3,20 @@
 
 -export([main/0]).
 
--type options() :: #{names := [string()], quick := boolean(), json := boolean(), record := none | file:filename()}.
+-type options() :: #{
+    names := [string()],
+    quick := boolean(),
+    json := boolean(),
+    record := none | file:filename(),
+    settings := #{string() => string()}
+}.
 
-%% @doc Arguments of the node: names of benchmarks, `--quick', `--json', `--record=DIRECTORY'. The node ends with
-%% status 1 if a benchmark failed, which it does when a result is wrong. A missed goal is no failure.
+%% @doc Arguments of the node: names of benchmarks, `--quick', `--json', `--record=DIRECTORY'; further ones, as
+%% `--NAME=VALUE', are settings of a benchmark. The node ends with 1 if a
+%% benchmark failed, which it does when a result is wrong. A missed goal is no failure.
 -spec main() -> no_return().
 main() ->
-    Options = options(init:get_plain_arguments(), #{names => [], quick => false, json => false, record => none}),
+    Options = options(init:get_plain_arguments(), #{names => [], quick => false, json => false, record => none, settings => #{}}),
     try run(Options) of
         ok -> halt(0)
     catch
@@ -23,6 +30,9 @@ options([], Options) -> Options;
 options(["--quick" | Others], Options) -> options(Others, Options#{quick := true});
 options(["--json" | Others], Options) -> options(Others, Options#{json := true});
 options(["--record=" ++ Directory | Others], Options) -> options(Others, Options#{record := Directory});
+options(["--" ++ Setting | Others], #{settings := Settings} = Options) ->
+    [Name | Value] = string:split(Setting, "="),
+    options(Others, Options#{settings := Settings#{Name => lists:append(Value)}});
 options([Name | Others], #{names := Names} = Options) -> options(Others, Options#{names := Names ++ [Name]}).
 
 -spec run(options()) -> ok.
@@ -30,7 +40,7 @@ run(#{names := Names, json := Json, record := Record} = Options) ->
     Found = [{Name, reports(Name, Options)} || Name <- Names],
     Reports = lists:append([Of || {_, Of} <- Found]),
     io:put_chars(text(Reports)),
-    _ = Record =:= none orelse [record(Record, Name, Of) || {Name, Of} <- Found],
+    _ = Record =:= none orelse [record(Record, title(Name, Options), Of) || {Name, Of} <- Found],
     _ = Json andalso io:put_chars([bench_report:json(Reports), $\n]),
     ok.
 
@@ -38,7 +48,16 @@ run(#{names := Names, json := Json, record := Record} = Options) ->
 -spec reports(string(), options()) -> [bench_report:report()].
 reports("table", Options) -> bench_table:run(Options);
 reports("parse", Options) -> [bench_parse:run(Options)];
-reports("latency", Options) -> [bench_latency:run(Options)].
+reports("latency", Options) -> [bench_latency:run(Options)];
+reports("memory", Options) -> [bench_users:run(Options)].
+
+%% What was asked for is part of the name, where that makes a difference.
+-spec title(string(), options()) -> string().
+title(Name, #{settings := Settings}) ->
+    Told = ["kind", "profile", "idle-memory"],
+    Values = [maps:get(Setting, Settings) || Name =:= "memory", Setting <- Told, maps:is_key(Setting, Settings)],
+    Fullsweep = ["fullsweep" || maps:is_key("fullsweep", Settings)],
+    lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Fullsweep]])).
 
 -spec text([bench_report:report()]) -> unicode:chardata().
 text(Reports) ->

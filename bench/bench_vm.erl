@@ -1,7 +1,7 @@
 %% Fresh Erlang nodes to measure in, and what the operating system tells about them and about the machine.
 -module(bench_vm).
 
--export([start/1, start_urgent/1, is_urgent/0, stop/1, call/4]).
+-export([start/1, start/2, start_urgent/1, is_urgent/0, stop/1, call/4]).
 -export([rss/0, undisturbed/1, median/1, percentile/2, say/2, gigabytes/0]).
 -export_type([node_ref/0]).
 
@@ -26,6 +26,7 @@ start_urgent(Arguments) ->
 is_urgent() ->
     os:cmd("chrt -f 1 echo yes 2>&1") =:= "yes\n".
 
+%% @doc The same with further options of peer:start_link/1.
 -spec start([string()], map()) -> node_ref().
 start(Arguments, Options) ->
     Paths = lists:usort([filename:dirname(code:which(Module)) || Module <- [?MODULE, megaphone_nif]]),

@@ -1,0 +1,221 @@
+%% What an idle user costs a real ejabberd: users log in by the load generator, directly or through the connection
+%% manager and Megaphone, and do nothing.
+-module(bench_users).
+
+-export([run/1]).
+
+-type options() :: #{quick := boolean(), settings := #{string() => string()}, _ => _}.
+
+-record(plan, {
+    kinds :: [string()],
+    sizes :: [pos_integer(), ...],
+    profile :: bare | typical,
+    pace :: pos_integer(),
+    idle :: non_neg_integer(),
+    retries :: non_neg_integer(),
+    browser :: boolean(),
+    node :: bench_users_node:settings()
+}).
+
+%% Descriptors that a process can have here, less some for itself.
+-define(DESCRIPTORS, 19500).
+
+%% Login, chat and so on must end within seconds; the rest is for a machine that is slower than the pace.
+-define(LOGIN_WITHIN, 120000).
+
+%% @doc One report for all kinds that were asked for.
+-spec run(options()) -> bench_report:report().
+run(Options) ->
+    Plan = plan(Options),
+    Results = [{Kind, measure(Kind, Plan)} || Kind <- Plan#plan.kinds],
+    Node = Plan#plan.node,
+    bench_users_report:report(Results, #{
+        users => Plan#plan.sizes,
+        profile => Plan#plan.profile,
+        logins_per_second => Plan#plan.pace,
+        idle_seconds => Plan#plan.idle,
+        browser_headers => Plan#plan.browser,
+        idle_memory => mode(maps:get(idle_memory, Node)),
+        fullsweep_after_0 => maps:get(fullsweep, Node)
+    }).
+
+-spec plan(options()) -> #plan{}.
+plan(#{quick := Quick, settings := Settings}) ->
+    Get = fun(Name, Default) -> maps:get(Name, Settings, Default) end,
+    Sizes =
+        case Quick of
+            true -> "100,200,300";
+            false -> "1000,2000,4000"
+        end,
+    Kinds = string:lexemes(Get("kind", "stock-bosh2,bosh2"), ","),
+    Known = ["stock-bosh", "stock-bosh2", "stock-ws", "stock-tcp", "bosh", "bosh2"],
+    Kinds -- Known =:= [] orelse error({no_such_kind, Kinds -- Known, Known}),
+    Memory = Get("idle-memory", "none"),
+    lists:member(Memory, ["none", "keep", "collect", "hibernate_bosh", "hibernate"]) orelse error({no_such_idle_memory, Memory}),
+    #plan{
+        kinds = Kinds,
+        sizes = lists:usort([list_to_integer(Size) || Size <- string:lexemes(Get("users", Sizes), ",")]),
+        profile =
+            case Get("profile", "bare") of
+                "bare" -> bare;
+                "typical" -> typical
+            end,
+        pace = list_to_integer(Get("pace", "200")),
+        idle = list_to_integer(Get("idle-seconds", "15")),
+        retries = list_to_integer(Get("retries", "0")),
+        browser = maps:is_key("browser-headers", Settings),
+        node = #{
+            profile => list_to_atom(Get("profile", "bare")),
+            idle_memory => text(Memory),
+            idle_after => text(Get("idle-after", "none")),
+            fullsweep => maps:is_key("fullsweep", Settings),
+            dir => os:getenv("BENCH_DIR", ".")
+        }
+    }.
+
+-spec text(string()) -> none | string().
+text("none") -> none;
+text(Text) -> Text.
+
+-spec mode(none | string()) -> atom().
+mode(none) -> none;
+mode(Text) -> list_to_atom(Text).
+
+%% One node for each size: users who came earlier would have been idle for longer.
+-spec measure(string(), #plan{}) -> [bench_users_report:step()].
+measure(Kind, #plan{sizes = Sizes} = Plan) ->
+    [in_fresh_node(Kind, Users, Plan) || Users <- Sizes].
+
+-spec in_fresh_node(string(), pos_integer(), #plan{}) -> bench_users_report:step().
+in_fresh_node(Kind, Users, #plan{profile = Profile, node = Settings} = Plan) ->
+    bench_vm:say("memory of ~b idle users, ~s, ~s", [Users, Kind, Profile]),
+    check(Kind, Users),
+    Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Users, Settings),
+    #{node := Node} = Ejabberd,
+    Base = bench_vm:call(Node, bench_users_node, snapshot, []),
+    Profile =:= typical andalso (ok = bench_vm:call(Node, bench_users_node, populate, [Users])),
+    Ecms = connection_managers(Kind, Users, Ejabberd),
+    Step = with_users(Kind, Users, Ejabberd, Ecms, Plan),
+    lists:foreach(fun bench_program:stop/1, Ecms),
+    ok = bench_users_node:stop(Ejabberd),
+    Step#{users => Users, base => Base}.
+
+%% Stock ejabberd takes a descriptor for each connection.
+-spec check(string(), pos_integer()) -> ok.
+check("stock-" ++ Kind, Users) ->
+    Most = ?DESCRIPTORS div connections(Kind),
+    Users =< Most orelse error({too_many_users_for_the_descriptors_of_one_ejabberd, Users, Most}),
+    ok;
+check(_Kind, _Users) ->
+    ok.
+
+%% Descriptors that a user may take; a BOSH user has a second connection for moments only.
+-spec connections(string()) -> 1 | 2.
+connections("bosh2") -> 2;
+connections(_) -> 1.
+
+%% As many as their descriptors ask for.
+-spec connection_managers(string(), pos_integer(), bench_users_node:ejabberd()) -> [bench_program:program()].
+connection_managers("stock-" ++ _, _Users, _Ejabberd) ->
+    [];
+connection_managers(Kind, Users, #{listeners := Listeners}) ->
+    {megaphone, Server} = lists:keyfind(megaphone, 1, Listeners),
+    Count = ceil(Users * connections(Kind) / ?DESCRIPTORS),
+    [
+        bench_program:start_server(bench_program:built("megaphone-ecm"), ["--listen", "127.0.0.1:0", "--server", Server])
+     || _ <- lists:seq(1, Count)
+    ].
+
+-spec with_users(string(), pos_integer(), bench_users_node:ejabberd(), [bench_program:program()], #plan{}) -> map().
+with_users(Kind, Users, #{node := Node} = Ejabberd, Ecms, #plan{idle = Idle} = Plan) ->
+    Targets = targets(Kind, Ejabberd, Ecms),
+    Servers = [maps:get(os_pid, Ejabberd) | [OsPid || #{os_pid := OsPid} <- Ecms]],
+    EcmBefore = rss(Ecms),
+    Kernel = kernel(),
+    Cpu = cpu(Servers),
+    Began = erlang:monotonic_time(millisecond),
+    Generators = generators(Kind, Users, Targets, Plan),
+    Within = ?LOGIN_WITHIN + 3 * 1000 * Users div Plan#plan.pace,
+    Ready = [bench_program:await(Generator, "\"event\":\"ready\"", Within) || Generator <- Generators],
+    LoginCpu = (cpu(Servers) - Cpu) / Users,
+    Took = (erlang:monotonic_time(millisecond) - Began) / 1000,
+    ok = bench_program:watch(Generators, Idle * 1000),
+    Step = bench_vm:call(Node, bench_users_node, snapshot, []),
+    Found = #{
+        at => Step,
+        ecm_rss => rss(Ecms) - EcmBefore,
+        kernel => kernel() - Kernel,
+        cpu_ms_per_login => LoginCpu,
+        cpu_ms_idle_per_user_minute => (cpu(Servers) - Cpu - LoginCpu * Users) / Users * 60 / max(1, Idle),
+        logins_per_second => Users / Took,
+        login_us_p99 => lists:max([bench_program:number("p99", Line) || Line <- Ready]),
+        login_us_max => lists:max([bench_program:number("max", Line) || Line <- Ready]),
+        retried => lists:sum([bench_program:number("retried", Line) || Line <- Ready]),
+        requests_per_login => lists:sum([bench_program:number("requests", Line) || Line <- Ready]) / Users
+    },
+    lists:foreach(fun bench_program:stop/1, Generators),
+    Found.
+
+%% Where the users connect to.
+-spec targets(string(), bench_users_node:ejabberd(), [bench_program:program()]) -> [string()].
+targets("stock-" ++ Kind, #{listeners := Listeners}, []) ->
+    Module =
+        case Kind of
+            "tcp" -> ejabberd_c2s;
+            _ -> ejabberd_http
+        end,
+    [element(2, lists:keyfind(Module, 1, Listeners))];
+targets(_Kind, _Ejabberd, Ecms) ->
+    [
+        begin
+            Line = bench_program:await(Ecm, "^listening on ", 10000),
+            _ = bench_program:await(Ecm, "link to .* up", 10000),
+            lists:last(string:lexemes(binary_to_list(Line), " "))
+        end
+     || Ecm <- Ecms
+    ].
+
+%% Each has its share of the users and of the pace.
+-spec generators(string(), pos_integer(), [string()], #plan{}) -> [bench_program:program()].
+generators("stock-" ++ Kind, Users, Targets, Plan) ->
+    generators(Kind, Users, Targets, Plan);
+generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries = Retries, browser = Browser}) ->
+    %% At least one for each connection manager.
+    Count = max(length(Targets), ceil(Users * connections(Kind) / ?DESCRIPTORS)),
+    Share = ceil(Users / Count),
+    [
+        bench_program:start(bench_program:built("megaphone-load"), [
+            "--kind", Kind, "--profile", atom_to_list(Profile),
+            "--target", lists:nth(Number rem length(Targets) + 1, Targets),
+            "--users", integer_to_list(min(Share, Users - Number * Share)),
+            "--from", integer_to_list(Number * Share),
+            "--pace", integer_to_list(max(1, Pace div Count)),
+            "--retries", integer_to_list(Retries)
+            | ["--browser-headers" || Browser]
+        ])
+     || Number <- lists:seq(0, Count - 1)
+    ].
+
+-spec rss([bench_program:program()]) -> non_neg_integer().
+rss(Programs) ->
+    lists:sum([bench_program:rss(OsPid) || #{os_pid := OsPid} <- Programs]).
+
+%% Milliseconds that these have run.
+-spec cpu([pos_integer()]) -> non_neg_integer().
+cpu(OsPids) ->
+    10 * lists:sum([bench_program:ticks(OsPid) || OsPid <- OsPids]).
+
+%% Bytes of the kernel for sockets, of both ends; 0 where that may not be read.
+-spec kernel() -> non_neg_integer().
+kernel() ->
+    Slabs = [<<"TCP">>, <<"sock_inode_cache">>, <<"filp">>, <<"eventpoll_epi">>, <<"eventpoll_pwq">>, <<"ep_head">>],
+    case file:read_file("/proc/slabinfo") of
+        {ok, Text} ->
+            Lines = [binary:split(Line, <<" ">>, [global, trim_all]) || Line <- binary:split(Text, <<"\n">>, [global])],
+            lists:sum([
+                binary_to_integer(Active) * binary_to_integer(Size)
+             || [Name, Active, _All, Size | _] <- Lines, lists:member(Name, Slabs)
+            ]);
+        {error, _} ->
+            0
+    end.
