@@ -43,6 +43,8 @@ text(#{tables := Tables}) ->
 
 %% @doc What was asked for, and whether it was reached.
 -spec goals_text([goal()]) -> iolist().
+goals_text([]) ->
+    [];
 goals_text(Goals) ->
     Rows = [
         [Name, [rounded(Measured), " ", Unit], [rounded(Goal), " ", Unit], verdict(Met)]
