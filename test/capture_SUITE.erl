@@ -46,8 +46,8 @@ captures_cut_anywhere(Config) ->
             Cuts = [[binary:part(Request, 0, At), binary:part(Request, At, byte_size(Request) - At)] || At <- lists:seq(0, byte_size(Request))],
             [
                 begin
-                    ?assertEqual({Name, {ok, Expected}}, {Name, megaphone:recv_packet(filled(Pieces), 1000)}),
-                    ?assertEqual({Name, Expected}, {Name, steps(filled(Pieces), length(Expected))})
+                    ?assertEqual({Name, {ok, Expected}}, {Name, with(Pieces, fun(Handle) -> megaphone:recv_packet(Handle, 1000) end)}),
+                    ?assertEqual({Name, Expected}, {Name, with(Pieces, fun(Handle) -> steps(Handle, length(Expected)) end)})
                 end
              || Pieces <- [[<<Byte>> || <<Byte>> <= Request] | Cuts]
             ]
@@ -113,10 +113,12 @@ fields(Data, Length) ->
 rest(<<>>) -> [];
 rest(Rest) -> [{rest, Rest}].
 
-filled(Pieces) ->
+with(Pieces, Use) ->
     Handle = open(http_bin),
     [ok = megaphone:put_data(Handle, Piece) || Piece <- Pieces],
-    Handle.
+    Result = Use(Handle),
+    ok = megaphone:close(Handle),
+    Result.
 
 steps(Handle, Count) ->
     [element(2, {ok, _} = megaphone:recv(Handle, 1000)) || _ <- lists:seq(1, Count)].
