@@ -8,7 +8,7 @@
 -include("megaphone_test.hrl").
 
 -import(megaphone_test, [wait_until/1]).
--import(megaphone_test_node, [call/4, handlers/0, held/2, release/3]).
+-import(megaphone_test_node, [call/4, held/2, release/3]).
 -import(megaphone_test_program, [client/2, await_line/2, await_line/3, await_exit/1, tell/2, text/2]).
 
 %% Seconds that a poll is held: a consumer whose client has died ends when its poll does.
@@ -32,21 +32,21 @@ all() ->
 
 init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
-    ok = megaphone_test_node:write_config(Dir, [["- port: \"unix:link.sock\"\n  module: megaphone\n  ", handlers(), "\n"]]),
-    [{dir, Dir} | Config].
+    Socket = megaphone_test_node:socket_file(Dir),
+    ok = megaphone_test_node:write_config(Dir, [megaphone_test_node:unix_listener(Socket)]),
+    [{dir, Dir}, {socket, Socket} | Config].
 
-end_per_suite(_Config) -> ok.
+end_per_suite(Config) ->
+    megaphone_test_node:delete_socket(proplists:get_value(socket, Config)).
 
 %% A node and a connection manager for each case: some of them do not survive it.
 init_per_testcase(_Case, Config) ->
     Dir = proplists:get_value(dir, Config),
     Node = megaphone_test_node:start_in(Dir),
-    {Ecm, Port} = ecm(Dir),
+    {Ecm, Port} = megaphone_test_program:ecm(server(Config)),
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
 
-ecm(Dir) ->
-    %% Named without its path, which might be too long for an address.
-    megaphone_test_program:ecm("unix:link.sock", #{cd => Dir}).
+server(Config) -> "unix:" ++ proplists:get_value(socket, Config).
 
 end_per_testcase(_Case, Config) ->
     Answer = megaphone_test:finish_case(Config, fun() ->
@@ -192,7 +192,7 @@ connection_manager_is_killed(Config) ->
     ok = release(Node, <<"killed">>, <<"too late">>),
     ok = assert_only_links(Config, 0),
     Listen = "127.0.0.1:" ++ integer_to_list(Port),
-    New = megaphone_test_program:ecm_at(Listen, "unix:link.sock", #{cd => proplists:get_value(dir, Config)}),
+    New = megaphone_test_program:ecm_at(Listen, server(Config), #{}),
     %% ejabberd has kept the BOSH session meanwhile, which goes on; the WebSocket's is over.
     [A | Sockets] = Clients,
     [B] = come_back(Sockets),

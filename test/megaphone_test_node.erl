@@ -9,7 +9,7 @@
 
 %% In the test.
 -export([start/2, start_in/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
--export([listener/3, handlers/0, write_config/2]).
+-export([listener/3, unix_listener/1, handlers/0, write_config/2, socket_file/1, delete_socket/1]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
 -export_type([node_info/0]).
@@ -125,6 +125,35 @@ listener(Module, Number, More) ->
         [["  ", Option, "\n"] || Option <- More]
     ].
 
+%% The same at a unix-domain socket.
+-spec unix_listener(file:filename()) -> iodata().
+unix_listener(File) ->
+    ["- port: \"unix:", File, "\"\n  module: megaphone\n  ", handlers(), "\n"].
+
+%% A name for a unix-domain socket of the node whose directory this is. The directories that Common Test gives are too long
+%% for an address, so it is in a short one. It is absolute, because a relative name means other places to newer versions of
+%% ejabberd; and these make the socket below the database's directory first and then move it, so that is there, too.
+-spec socket_file(file:filename()) -> file:filename().
+socket_file(Dir) ->
+    Short = filename:join(os:getenv("TMPDIR", "/tmp"), "megaphone-" ++ integer_to_list(rand:uniform(1 bsl 48), 36)),
+    ok = file:make_dir(Short),
+    ok = filelib:ensure_dir(filename:join(Dir, "any")),
+    ok = file:make_symlink(Short, filename:join(Dir, "short")),
+    filename:join(Short, "link.sock").
+
+%% With its directory.
+-spec delete_socket(file:filename()) -> ok.
+delete_socket(File) ->
+    ok = file:del_dir_r(filename:dirname(File)).
+
+%% Where the node has its database.
+-spec database(file:filename()) -> file:filename().
+database(Dir) ->
+    case file:read_link(filename:join(Dir, "short")) of
+        {ok, Short} -> filename:join(Short, "mnesia");
+        {error, enoent} -> filename:join(Dir, "mnesia")
+    end.
+
 %% The option for all that serves requests here.
 -spec handlers() -> iodata().
 handlers() ->
@@ -182,12 +211,10 @@ arguments() ->
 boot(Dir) ->
     ok = inet_db:set_lookup([file, native]),
     _ = [application:load(App) || App <- [sasl, mnesia, ejabberd]],
-    %% Unix sockets in the configuration are named without a path: a long one would not fit into an address.
-    ok = file:set_cwd(Dir),
     ok = application:set_env(ejabberd, config, filename:join(Dir, "ejabberd.yml")),
     ok = application:set_env(ejabberd, log_path, filename:join([Dir, "log", "ejabberd.log"])),
     ok = application:set_env(ejabberd, quiet, true),
-    ok = application:set_env(mnesia, dir, filename:join(Dir, "mnesia")),
+    ok = application:set_env(mnesia, dir, database(Dir)),
     ok = megaphone_test_handler:start(),
     {ok, _} = application:ensure_all_started(ejabberd),
     listeners().

@@ -28,16 +28,19 @@ end_per_suite(_Config) -> ok.
 
 init_per_testcase(wrong_options_stop_the_start, Config) ->
     Config;
-init_per_testcase(_Case, Config) ->
-    Node = megaphone_test_node:start(proplists:get_value(priv_dir, Config), [
+init_per_testcase(Case, Config) ->
+    Dir = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, Case]),
+    Socket = megaphone_test_node:socket_file(Dir),
+    ok = megaphone_test_node:write_config(Dir, [
         listener(megaphone, 1, [handlers(), "custom_headers: {X-Custom: yes it is}", "tag: a tag"]),
         listener(megaphone, 2, [handlers(), "use_proxy_protocol: true"]),
         listener(megaphone, 3, [handlers(), "send_timeout: 1"]),
-        ["- port: \"unix:link.sock\"\n  module: megaphone\n  ", handlers(), "\n"],
+        megaphone_test_node:unix_listener(Socket),
         %% The last, because ejabberd takes every address after a listener without one for the same address.
         "- port: 0\n  module: megaphone\n"
     ]),
-    [{node, Node} | Config].
+    Node = megaphone_test_node:start_in(Dir),
+    [{node, Node}, {socket, Socket} | Config].
 
 end_per_testcase(wrong_options_stop_the_start, _Config) ->
     ok;
@@ -45,6 +48,7 @@ end_per_testcase(_Case, Config) ->
     Node = proplists:get_value(node, Config),
     Answer = megaphone_test:finish_case(Config, fun() -> megaphone_test_node:assert_quiet(Node) end),
     ok = megaphone_test_node:stop(Node),
+    ok = megaphone_test_node:delete_socket(proplists:get_value(socket, Config)),
     Answer.
 
 %% ---- wrong options ---------------------------------------------------------------------------------------------
@@ -159,15 +163,7 @@ send_timeout_ends_a_link(Config) ->
 unix_domain_socket(Config) ->
     %% A link over a unix-domain socket is as good as one over TCP.
     Node = proplists:get_value(node, Config),
-    {ok, Cwd} = file:get_cwd(),
-    %% Its whole name may be too long for an address.
-    ok = file:set_cwd(maps:get(dir, Node)),
-    {ok, Link} =
-        try
-            gen_tcp:connect({local, "link.sock"}, 0, [binary, {packet, 4}, {active, false}])
-        after
-            ok = file:set_cwd(Cwd)
-        end,
+    {ok, Link} = gen_tcp:connect({local, proplists:get_value(socket, Config)}, 0, [binary, {packet, 4}, {active, false}]),
     ok = send(Link, hello()),
     {hello, 2, 1, _, _, _} = next(Link),
     ?assertMatch([#{peer := <<"a unix socket">>}], call(Node, megaphone, links, [])),
