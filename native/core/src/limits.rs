@@ -87,7 +87,7 @@ pub const MAX_LOCAL_CONNECTIONS: usize = 1_048_576;
 pub const FRAMES_PER_CALL: usize = 512;
 
 /// Bytes of output collected by one call on a link's output (soft: one frame more may follow).
-pub const OUTPUT_BATCH: usize = 131_072;
+pub const OUTPUT_BATCH: usize = 65_536;
 
 /// Connections visited on one call on a link's output, ready or not.
 pub const VISITS_PER_CALL: usize = 512;
