@@ -27,8 +27,7 @@ fn parse_packet<'a>(env: Env<'a>, data: Binary<'a>, templates: Term<'a>) -> NifR
     let Some(whole) = Whole::parse(&data, |field| fields.push(field)) else {
         return Ok(atoms::slow().encode(env));
     };
-    let length = usize::try_from(whole.body_len).ok().and_then(|body| body.checked_add(whole.head_len));
-    let Some(length) = length.filter(|length| *length <= data.len()) else {
+    let Some(length) = whole.total_len().filter(|length| *length <= data.len()) else {
         return Ok(atoms::slow().encode(env));
     };
     let packets = making.packets(&whole, &fields, length);
@@ -156,13 +155,13 @@ impl<'a, 'd> Making<'a, 'd> {
 
     #[inline]
     fn field(&self, field: &Field) -> ErlNifTerm {
-        let (place, exact) = match field.known() {
-            Known::Field(place) => return self.templates.usual[place],
+        let (place, exact) = match field.known {
+            Known::Field(place) => return self.templates.usual[usize::from(place)],
             Known::ExactName(place) => (place, true),
             Known::Name(place) => (place, false),
             Known::No => return self.unknown_field(field),
         };
-        let [index, name, usual] = self.templates.fields[place];
+        let [index, name, usual] = self.templates.fields[usize::from(place)];
         let original = if exact { usual } else { self.span(field.name) };
         self.tuple([self.tag, index, name, original, self.span(field.value)])
     }

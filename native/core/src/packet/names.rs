@@ -138,18 +138,18 @@ pub const USUAL_FIELDS: [(&str, &str); 44] = [
 /// The place (from 0) of a name in [`FIELDS`], whatever its case.
 #[must_use]
 pub fn field_index(name: &[u8]) -> Option<usize> {
-    known_field(name).map(|(place, _)| place).filter(|place| *place < FIELDS.len())
+    known_field(name).map(|(place, _)| usize::from(place)).filter(|place| *place < FIELDS.len())
 }
 
 /// The place (from 0) of a name in [`FIELDS`], followed by [`OTHER_FIELDS`], and whether it is written exactly as there.
 /// Of the others only a name that is.
 #[inline]
-pub(super) fn known_field(name: &[u8]) -> Option<(usize, bool)> {
-    let place = usize::from(BY_HASH[field_hash(name)?]).checked_sub(1)?;
-    if NAMES[place] == Words::of(name) {
+pub(super) fn known_field(name: &[u8]) -> Option<(u8, bool)> {
+    let place = BY_HASH[field_hash(name)?].checked_sub(1)?;
+    if NAMES[usize::from(place)] == Words::of(name) {
         return Some((place, true));
     }
-    let known = FIELDS.get(place)?;
+    let known = FIELDS.get(usize::from(place))?;
     known.as_bytes().eq_ignore_ascii_case(name).then_some((place, false))
 }
 
@@ -230,14 +230,9 @@ pub fn method_index(name: &[u8]) -> Option<usize> {
 
 /// The place (from 0) in [`USUAL_FIELDS`] of a field with a known name, which is at `place`, and a value.
 #[inline]
-pub(super) fn usual_field(place: usize, value: &[u8]) -> Option<usize> {
-    let (from, to) = USUAL_OF[place];
-    (usize::from(from)..usize::from(to)).find(|at| {
-        let usual = USUAL_FIELDS[*at].1.as_bytes();
-        // In words where that is possible: most of them are short.
-        usual.len() == value.len()
-            && if let 3..=32 = value.len() { Words::of(usual) == Words::of(value) } else { usual == value }
-    })
+pub(super) fn usual_field(place: u8, value: &[u8]) -> Option<u8> {
+    let (from, to) = USUAL_OF[usize::from(place)];
+    (from..to).find(|at| USUAL_FIELDS[usize::from(*at)].1.as_bytes() == value)
 }
 
 /// For each known name the places in [`USUAL_FIELDS`] with that name.
@@ -309,13 +304,13 @@ mod tests {
         assert_eq!(method_index(b"get"), None);
         for place in 0..KNOWN {
             let name = known_name(place);
-            assert_eq!(known_field(name), Some((place, true)));
+            assert_eq!(known_field(name), Some((place as u8, true)));
             let other_case: Vec<u8> = name
                 .iter()
                 .map(|byte| if byte.is_ascii_alphabetic() { byte ^ 0x20 } else { *byte })
                 .collect();
             assert_eq!(field_index(name), Some(place).filter(|place| *place < FIELDS.len()));
-            assert_eq!(known_field(&other_case), field_index(name).map(|place| (place, false)));
+            assert_eq!(known_field(&other_case), field_index(name).map(|place| (place as u8, false)));
             for at in 0..name.len() {
                 let mut other = name.to_vec();
                 other[at] = b'_';
@@ -330,7 +325,7 @@ mod tests {
     fn usual_fields_are_found_and_nothing_else_is() {
         for (at, (name, value)) in USUAL_FIELDS.into_iter().enumerate() {
             let (place, _) = known_field(name.as_bytes()).expect("a known name");
-            assert_eq!(usual_field(place, value.as_bytes()), Some(at));
+            assert_eq!(usual_field(place, value.as_bytes()), Some(at as u8));
             for other in
                 [value.to_uppercase() + "_", format!("{value} "), format!("_{}", &value[1..]), String::new()]
             {

@@ -58,46 +58,21 @@ pub struct Field {
     pub name: Span,
     /// The value, without blanks around it.
     pub value: Span,
-    known: u16,
+    /// What is known of it.
+    pub known: Known,
 }
 
-/// What is known of a field.
+/// What is known of a field. There are less than 256 names and usual fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// Nothing.
     No,
     /// The place of the name, which is written otherwise, in [`FIELDS`](super::FIELDS).
-    Name(usize),
+    Name(u8),
     /// The place of the name in [`FIELDS`](super::FIELDS) followed by [`OTHER_FIELDS`](super::OTHER_FIELDS).
-    ExactName(usize),
+    ExactName(u8),
     /// The place of the field in [`USUAL_FIELDS`](super::USUAL_FIELDS).
-    Field(usize),
-}
-
-impl Known {
-    const fn code(self) -> u16 {
-        match self {
-            Self::No => 0,
-            Self::Name(place) => 0x100 | place as u16, // 72 names, some 50 fields
-            Self::ExactName(place) => 0x200 | place as u16,
-            Self::Field(place) => 0x300 | place as u16,
-        }
-    }
-}
-
-impl Field {
-    /// What is known of it.
-    #[must_use]
-    #[inline]
-    pub const fn known(&self) -> Known {
-        let place = self.known as usize & 0xff;
-        match self.known >> 8 {
-            0 => Known::No,
-            1 => Known::Name(place),
-            2 => Known::ExactName(place),
-            _ => Known::Field(place),
-        }
-    }
+    Field(u8),
 }
 
 /// Where the parts of a request lie, but for its fields. It borrows nothing: the bytes may move meanwhile.
@@ -152,6 +127,12 @@ impl Whole {
             body_len: length.unwrap_or(0),
         })
     }
+
+    /// Bytes of head and body; `None` when the machine cannot hold as many.
+    #[must_use]
+    pub fn total_len(&self) -> Option<usize> {
+        self.head_len.checked_add(usize::try_from(self.body_len).ok()?)
+    }
 }
 
 /// The fields of a head: inline as many as browsers send.
@@ -171,24 +152,21 @@ fn field(buf: &[u8], header: &httparse::Header<'_>, length: &mut Option<u64>) ->
         return None;
     }
     let known = known_field(name);
-    let only = match known {
+    match known {
         Some((TRANSFER_ENCODING, _)) => return None,
-        Some((CONTENT_LENGTH, _)) => length.replace(decimal(header.value)?).is_none(),
-        _ => true,
-    };
-    if !only {
-        return None;
+        Some((CONTENT_LENGTH, _)) if length.replace(decimal(header.value)?).is_some() => return None,
+        _ => {}
     }
     let known = match known {
         None => Known::No,
         Some((place, false)) => Known::Name(place),
         Some((place, true)) => usual_field(place, header.value).map_or(Known::ExactName(place), Known::Field),
     };
-    Some(Field { name: Span::new(buf, name), value, known: known.code() })
+    Some(Field { name: Span::new(buf, name), value, known })
 }
 
-const TRANSFER_ENCODING: usize = 4;
-const CONTENT_LENGTH: usize = 37;
+const TRANSFER_ENCODING: u8 = 4;
+const CONTENT_LENGTH: u8 = 37;
 
 /// Digits, and nothing else. At most 16 of them, which is 2^53: `megaphone:parse_packet/1` refuses more.
 fn decimal(value: &[u8]) -> Option<u64> {
@@ -208,8 +186,8 @@ mod tests {
 
     #[test]
     fn the_fields_that_decide_on_the_body_are_where_they_are_looked_for() {
-        assert_eq!(FIELDS[TRANSFER_ENCODING], "Transfer-Encoding");
-        assert_eq!(FIELDS[CONTENT_LENGTH], "Content-Length");
+        assert_eq!(FIELDS[usize::from(TRANSFER_ENCODING)], "Transfer-Encoding");
+        assert_eq!(FIELDS[usize::from(CONTENT_LENGTH)], "Content-Length");
     }
 
     /// The whole and the lines give the same, or the whole is left to the lines.

@@ -205,7 +205,7 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
             return None;
         }
         let whole = Whole::parse(self.input.contiguous(MAX_HEAD), |field| fields.push(field))?;
-        let total = whole.head_len.checked_add(usize::try_from(whole.body_len).ok()?)?;
+        let total = whole.total_len()?;
         if whole.body_len > LOCAL_QUEUE as u64 / 2 || total > self.input.len() {
             return None;
         }
