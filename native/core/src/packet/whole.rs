@@ -8,12 +8,14 @@ use super::names::{known_field, usual_field};
 use super::{Uri, uri};
 use crate::limits::{MAX_HEAD, MAX_HEADERS};
 
-/// Where a part lies in a request head. One word of the machine: several small ones would be stored one by one and
-/// loaded together, which stalls a processor for as long as it takes to make a term.
+/// Where a part lies in a request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(u32);
+pub struct Span {
+    start: u16,
+    len: u16,
+}
 
-const _: () = assert!(MAX_HEAD <= u16::MAX as usize, "a place in a head must fit into half a span");
+const _: () = assert!(MAX_HEAD <= u16::MAX as usize, "a place in a head must fit into a span");
 
 impl Span {
     /// Of a part that lies in `head`, at most [`MAX_HEAD`] bytes.
@@ -21,14 +23,14 @@ impl Span {
     fn new(head: &[u8], part: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
         debug_assert!(start + part.len() <= head.len());
-        Self((start << 16 | part.len()) as u32)
+        Self { start: start as u16, len: part.len() as u16 }
     }
 
     /// First byte and length.
     #[must_use]
     #[inline]
     pub const fn place(self) -> (usize, usize) {
-        (self.0 as usize >> 16, self.0 as usize & 0xffff)
+        (self.start as usize, self.len as usize)
     }
 
     /// The part itself.
