@@ -152,10 +152,8 @@ handle_info({sweep, Number, Cursor}, State) ->
     sweep(Number, Cursor),
     {noreply, State};
 handle_info({megaphone_down, Pid} = Message, State) ->
-    %% One slice for each message, so that those who call are not kept waiting; and a native call counts for nothing to the
-    %% scheduler, so others would have to wait for all slices.
+    %% One slice for each message, so that those who call are not kept waiting.
     _ = [self() ! Message || megaphone_nif:process_down(Pid) =:= more],
-    true = erlang:yield(),
     {noreply, State};
 handle_info(_Other, State) ->
     {noreply, State}.
@@ -206,7 +204,6 @@ sweep(Number, Cursor) ->
                 {more, Next} ->
                     %% By a message: new links are served between the slices.
                     self() ! {sweep, Number, Next},
-                    true = erlang:yield(),
                     ok;
                 done ->
                     true = ets:delete(?TABLE, Number),
@@ -224,8 +221,6 @@ sweep_all(Link) ->
 -spec sweep_rest(megaphone_nif:link(), non_neg_integer()) -> ok.
 sweep_rest(Link, Cursor) ->
     case megaphone_nif:link_sweep(Link, Cursor) of
-        {more, Next} ->
-            true = erlang:yield(),
-            sweep_rest(Link, Next);
+        {more, Next} -> sweep_rest(Link, Next);
         done -> ok
     end.

@@ -24,10 +24,9 @@
 %% 2^53 has 16 digits. More would only make a huge integer of the peer's text.
 -define(LENGTH_DIGITS, 16).
 
-%% @doc Of each field that decode_packet knows, and of some others that are frequent, its index, its name, and the name as it is
-%% mostly written; then the versions; then whole fields that are sent often. They are literals: no request has to make them
-%% anew.
-%% See {@link megaphone_nif:parse_packet/2}.
+%% @doc Of each field that decode_packet knows, and of some others that are frequent, its index, its name, and the name as it
+%% is mostly written; then the versions; then whole fields that are sent often. They are literals: no request has to make them
+%% anew. See {@link megaphone_nif:parse_packet/2}.
 -spec templates() -> megaphone_nif:templates().
 templates() -> {
     1, 'Cache-Control', <<"Cache-Control">>,
@@ -155,11 +154,7 @@ templates() -> {
 %% Chunked bodies are refused: the ECM sends none. Linear in the size of the packet.
 -spec parse(binary()) -> {ok, [result()]} | {error, error()}.
 parse(Packet) when is_binary(Packet) ->
-    case megaphone_nif:parse_packet(Packet, templates()) of
-        {ok, _Results} = Parsed -> Parsed;
-        {more, Results, Rest} -> start(Rest, lists:reverse(Results));
-        slow -> first_line(Packet, [])
-    end.
+    start(Packet, []).
 
 -spec start(binary(), [result()]) -> {ok, [result()]} | {error, error()}.
 start(<<>>, [_ | _] = Results) ->

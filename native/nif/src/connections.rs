@@ -78,15 +78,30 @@ fn recv_error(env: Env<'_>, error: RecvError) -> Term<'_> {
 fn process_down(env: Env<'_>, pid: LocalPid) -> NifResult<Atom> {
     let mut beam = Beam(env);
     let pid = beam.process(&pid)?;
-    Ok(if TABLE.process_down(pid, now(), &mut beam) { atoms::more() } else { atoms::done() })
+    Ok(if TABLE.process_down(pid, now(), &mut beam) {
+        beam.end_slice();
+        atoms::more()
+    } else {
+        atoms::done()
+    })
 }
 
 /// Bound: `SWEEP_PER_CALL` places.
 #[rustler::nif]
 fn local_sweep(env: Env<'_>, cursor: u64) -> Term<'_> {
-    match TABLE.local_sweep(cursor, &mut Beam(env)) {
-        Some(next) => (atoms::more(), next).encode(env),
-        None => atoms::done().encode(env),
+    let mut beam = Beam(env);
+    let next = TABLE.local_sweep(cursor, &mut beam);
+    swept(&beam, next)
+}
+
+/// What a sweep answers when it has come to `next`.
+pub(crate) fn swept<'a>(beam: &Beam<'a>, next: Option<u64>) -> Term<'a> {
+    match next {
+        Some(next) => {
+            beam.end_slice();
+            (atoms::more(), next).encode(beam.0)
+        }
+        None => atoms::done().encode(beam.0),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use megaphone_core::table::{Chunk, Data, End, Host, Message};
+use megaphone_core::table::{Chunk, Data, End, Host, Message, concat};
+use rustler::schedule::consume_timeslice;
 use rustler::{Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term};
 
 use crate::TABLE;
@@ -71,6 +72,12 @@ impl Beam<'_> {
     /// The process that made the call.
     pub(crate) fn caller(&self) -> NifResult<Pid> {
         Pid::new(self.0, &self.0.pid()).ok_or(Error::BadArg)
+    }
+
+    /// Tells the scheduler that the call was a whole turn: otherwise native calls count for nearly nothing, and a process
+    /// that makes them one after the other keeps all others waiting.
+    pub(crate) fn end_slice(&self) {
+        consume_timeslice(self.0, 100);
     }
 
     /// A process that was given as an argument.
@@ -148,12 +155,7 @@ pub(crate) fn data_term<'a>(env: Env<'a>, data: Data<Bin>) -> Term<'a> {
         Data::Bytes(chunks) => {
             chunks.into_iter().map(|chunk| chunk.into_term(env)).collect::<Vec<_>>().encode(env)
         }
-        Data::Line { packet, field, bytes } => terms::packet(
-            env,
-            packet,
-            field,
-            &bytes.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat(),
-        ),
+        Data::Line { packet, field, bytes } => terms::packet(env, packet, field, &concat(&bytes)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use megaphone_core::table::{Action, InputEnd, Link, Refused};
 use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 
+use crate::connections::swept;
 use crate::host::Beam;
 use crate::pid::Pid;
 use crate::terms::{self, atoms, binary};
@@ -74,10 +75,9 @@ fn link_down(link: ResourceArc<LinkRef>) -> Atom {
 /// Bound: `SWEEP_PER_CALL` places.
 #[rustler::nif]
 fn link_sweep<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, cursor: u64) -> Term<'a> {
-    match TABLE.link_sweep(&link.0, cursor, &mut Beam(env)) {
-        Some(next) => (atoms::more(), next).encode(env),
-        None => atoms::done().encode(env),
-    }
+    let mut beam = Beam(env);
+    let next = TABLE.link_sweep(&link.0, cursor, &mut beam);
+    swept(&beam, next)
 }
 
 #[rustler::nif]

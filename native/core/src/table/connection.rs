@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::input::Chunk;
+use super::input::{Chunk, concat};
 use super::lines;
 use super::shard::{Effect, Shard, Waiting};
 use super::slot::{Active, Framing, Queues, Slot, Waiter, Wire};
@@ -211,13 +211,7 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         }
         let mut chunks = self.input.take(total);
         self.scanned = 0;
-        let packet = if chunks.len() == 1 {
-            chunks.pop()?
-        } else {
-            let mut whole = Vec::with_capacity(total);
-            chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk.as_ref()));
-            C::copy_from(&whole)
-        };
+        let packet = if chunks.len() == 1 { chunks.pop()? } else { C::copy_from(&concat(&chunks)) };
         Some((packet, whole))
     }
 

@@ -18,6 +18,11 @@ impl Chunk for Vec<u8> {
     }
 }
 
+/// The bytes of all chunks, one after the other.
+pub fn concat<C: Chunk>(chunks: &[C]) -> Vec<u8> {
+    chunks.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat()
+}
+
 /// Pieces below this size are joined, unless they are alone. So a queue has at most about one chunk for each 2 kB, however
 /// small the pieces are that a peer sends: what it costs to hold and to hand out follows the bytes.
 const PIECE: usize = 4_096;

@@ -43,7 +43,7 @@ use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 
 pub use api::{LinkInfo, Sent, Stats};
-pub use input::Chunk;
+pub use input::{Chunk, concat};
 pub use link::Link;
 pub use slot::Active;
 pub use wire::{Action, InputEnd};
