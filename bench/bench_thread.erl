@@ -24,6 +24,7 @@ prepare() ->
     [Thread] = [Thread || Thread <- filelib:wildcard("/proc/self/task/*"), is_scheduler(Thread)],
     put(?STATISTICS, filename:join(Thread, "schedstat")),
     put(?BASE, 0),
+    put(?WALLS, []),
     put(?BASE, bench_vm:median([cpu_of(fun() -> ok end) || _ <- lists:seq(1, 51)])),
     put(?WALLS, []),
     ok.
@@ -67,7 +68,7 @@ cpu(Fun) ->
 
 -spec noted(non_neg_integer()) -> ok.
 noted(Wall) ->
-    _ = [put(?WALLS, [Wall | Walls]) || Walls <- [get(?WALLS)], Walls =/= undefined],
+    put(?WALLS, [Wall | get(?WALLS)]),
     ok.
 
 -spec cpu_of(fun(() -> term())) -> non_neg_integer().

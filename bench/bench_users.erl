@@ -52,20 +52,21 @@ plan(#{quick := Quick, settings := Settings}) ->
     Kinds -- Known =:= [] orelse error({no_such_kind, Kinds -- Known, Known}),
     Memory = Get("idle-memory", "none"),
     lists:member(Memory, ["none", "keep", "collect", "hibernate_bosh", "hibernate"]) orelse error({no_such_idle_memory, Memory}),
+    Profile =
+        case Get("profile", "bare") of
+            "bare" -> bare;
+            "typical" -> typical
+        end,
     #plan{
         kinds = Kinds,
         sizes = lists:usort([list_to_integer(Size) || Size <- string:lexemes(Get("users", Sizes), ",")]),
-        profile =
-            case Get("profile", "bare") of
-                "bare" -> bare;
-                "typical" -> typical
-            end,
+        profile = Profile,
         pace = list_to_integer(Get("pace", "200")),
         idle = list_to_integer(Get("idle-seconds", "15")),
         retries = list_to_integer(Get("retries", "0")),
         browser = maps:is_key("browser-headers", Settings),
         node = #{
-            profile => list_to_atom(Get("profile", "bare")),
+            profile => Profile,
             idle_memory => text(Memory),
             idle_after => text(Get("idle-after", "none")),
             fullsweep => maps:is_key("fullsweep", Settings),
