@@ -97,8 +97,7 @@ file_download(Config) ->
     ?assertEqual("HTTP/1.1 200 OK", Found),
     ?assert(Body =:= megaphone_test_handler:bytes(?FILE_SIZE)),
     ?assert(lists:member("X-Handler: files", Head)),
-    %% ejabberd 26.07 says it twice.
-    [Modified | _] = [Time || "Last-Modified: " ++ Time <- Head],
+    Modified = last_modified(Config, Head),
     Same = [
         {200, [url("/files/page.html")]}, {200, [url("/files/empty.txt")]}, {200, ["--head", url("/files/large.bin")]},
         {304, ["-H", "If-Modified-Since: " ++ Modified, url("/files/large.bin")]},
@@ -196,6 +195,12 @@ other_requests(Config) ->
     Field = fun(Text) -> ["-H", Text, Page] end,
     Method = fun(Name) -> ["-X", Name, Page] end,
     AsIs = fun(Path) -> ["--path-as-is", url(Path)] end,
+    Zero = AsIs("/files/%00"),
+    {NotUtf8, ZeroSame} =
+        case is_new(Config) of
+            true -> {400, []};
+            false -> {404, [{400, Zero}]}
+        end,
     Large = filename:join(get(own, Config), "large.bin"),
     ok = file:write_file(Large, binary:copy(<<"x">>, ?FILE_SIZE)),
     Same = [
@@ -209,12 +214,11 @@ other_requests(Config) ->
         {200, ["-H", "Upgrade: h2c" | Field("Connection: Upgrade")]}, {200, Field("Connection: close")},
         {200, AsIs("//files//page.html")}, {200, AsIs("/files/./../files/page.html")}, {404, AsIs("/../../../files.yml")},
         {200, AsIs("/files/%70age%2ehtml")}, {200, AsIs("/files/page.html?a=%20b&c")}, {200, AsIs("/files%2Fpage.html")},
-        {[400, 404], AsIs("/files/%ff")}, {400, AsIs("/files/%zz")}, {404, AsIs("/files/")}, {404, AsIs("/")}
+        {NotUtf8, AsIs("/files/%ff")}, {400, AsIs("/files/%zz")}, {404, AsIs("/files/")}, {404, AsIs("/")}
     ],
-    check_same(Config, Same),
-    %% ejabberd 26.07 dies of it, and its own listener then answers nothing at all.
-    [Zero] = curl(Config, front, AsIs("/files/%00")),
-    ?assert(lists:member(status(Zero), [400, 502]), Zero),
+    check_same(Config, Same ++ ZeroSame),
+    %% What serves it in ejabberd 26.07 dies of it, and its own listener then answers nothing at all.
+    ZeroSame =:= [] andalso ?assertEqual([502], [status(Answer) || Answer <- curl(Config, front, Zero)]),
     file:delete(Large).
 
 handler_that_dies(Config) ->
@@ -223,11 +227,20 @@ handler_that_dies(Config) ->
     ?assertEqual([502, 200, 502, 200], [status(Answer) || Answer <- Answers]).
 
 check_same(Config, Same) ->
-    %% Where versions of ejabberd differ there is a list: what counts is that both ways answer the same.
-    [
-        ?assertEqual({true, Status, Arguments}, {lists:member(Status, lists:flatten([Codes])), Status, Arguments})
-     || {Codes, Arguments} <- Same, Status <- [status(hd(both(Config, Arguments)))]
-    ].
+    [?assertMatch({Code, _}, {status(hd(both(Config, Arguments))), Arguments}) || {Code, Arguments} <- Same].
+
+%% The one there is. ejabberd 26.07 says it twice.
+last_modified(Config, Head) ->
+    Times = [Time || "Last-Modified: " ++ Time <- Head],
+    ?assertEqual(case is_new(Config) of true -> 2; false -> 1 end, length(Times)),
+    [Modified] = lists:usort(Times),
+    Modified.
+
+%% Whether it is an ejabberd that answers some odd requests as 26.07 does.
+is_new(Config) ->
+    {ok, Version} = call(get(node, Config), application, get_key, [ejabberd, vsn]),
+    [Year | _] = string:lexemes(Version, "."),
+    list_to_integer(Year) >= 26.
 
 %% ---- connections -----------------------------------------------------------------------------------------------
 
@@ -247,7 +260,7 @@ answers_without_a_body(Config) ->
     %% Answers that tell a length but have no body (to HEAD, and 304) are over with their head: the next answer on the
     %% same connection begins right after it.
     [#{head := Head}] = curl(Config, front, [url("/files/large.bin")]),
-    [Modified | _] = [Time || "Last-Modified: " ++ Time <- Head],
+    Modified = last_modified(Config, Head),
     Socket = connect(get(front, Config)),
     ok = gen_tcp:send(Socket, [
         "HEAD /files/large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n",

@@ -3,7 +3,7 @@
 
 -include("megaphone_test.hrl").
 
--export([start/1, stop/1, begin_case/1, end_case/1, finish_case/2, log/2]).
+-export([start/1, start_with_proper/1, stop/1, begin_case/1, end_case/1, finish_case/2, log/2]).
 -export([wait_until/1, wait_until/2, stats/0, leftovers/1]).
 -export([open/0, open/1, held/2, run/1, reader/2, reader/3, drain/1, read_now/1, take_output/1]).
 
@@ -17,6 +17,14 @@
 start(Config) ->
     {ok, Started} = application:ensure_all_started(megaphone),
     [{started, Started}, {before_suite, leftovers(stats())} | Config].
+
+%% The same for a suite with properties. PropEr is called without its header, so that only running needs it.
+-spec start_with_proper(config()) -> config().
+start_with_proper(Config) ->
+    case code:ensure_loaded(proper) of
+        {module, _} -> start(Config);
+        _ -> error("PropEr is not installed; `make setup' installs it")
+    end.
 
 %% For end_per_suite: all processes of the cases are dead, so nothing at all may be left, monitors included.
 -spec stop(config()) -> ok.

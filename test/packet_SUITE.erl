@@ -23,11 +23,7 @@ all() ->
         random_bodies
     ].
 
-init_per_suite(Config) ->
-    case code:ensure_loaded(proper) of
-        {module, _} -> megaphone_test:start(Config);
-        _ -> error("PropEr is not installed; `make setup' installs it")
-    end.
+init_per_suite(Config) -> megaphone_test:start_with_proper(Config).
 
 end_per_suite(Config) -> megaphone_test:stop(Config).
 init_per_testcase(_Case, Config) -> megaphone_test:begin_case(Config).
