@@ -8,7 +8,9 @@
 //!   served first come, first served. A reader that died or cancelled never takes data: what was sent to it before a
 //!   cancel is still delivered ([`Table::cancel`] then answers false).
 //! * Data queued before a close is still read; then readers get closed. A close wakes every reader and sender.
-//! * A put that does not fit is refused whole, says which limit, and changes nothing.
+//! * A put that does not fit is refused whole, says which limit, and changes nothing. The limit is one of bytes: small
+//!   pieces are joined as they come, so what a queue costs follows its bytes, and a limit on pieces would only refuse a
+//!   peer that writes small ones.
 //! * The death of an owner closes its connection. The death of a reader or sender removes its wait.
 //! * Messages leave under the lock of the connection's shard, so two of them cannot overtake each other. Sending one
 //!   is bounded and takes no lock of this table.
