@@ -13,7 +13,7 @@
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_packet/2, recv_packet/2
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
 ]).
 -export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
 
@@ -22,7 +22,7 @@
     link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, parse_packet/2, recv_packet/2
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -217,6 +217,30 @@ parse_packet(_Data, _Templates) ->
 %% body. `slow': there is none that is complete and of the strict common form; read step by step.
 -spec recv_packet(handle(), templates()) -> {ok, [result(), ...]} | slow | {error, closed}.
 recv_packet(_Handle, _Templates) ->
+    not_loaded().
+
+%% @doc Whether the request that waits for a consumer is a POST for one of `Targets' (paths as they stand in the request, each
+%% with or without a query) that is there to its last byte: then {@link take_request/2} most likely takes it.
+-spec is_poll(handle(), Targets :: [binary()]) -> boolean().
+is_poll(_Handle, _Targets) ->
+    not_loaded().
+
+%% @doc Takes the request that waits for a consumer, in the form of {@link recv_packet/2}. The caller is its consumer from now
+%% on; when the client goes before {@link end_request/1}, `megaphone_links' is sent `{megaphone_gone, Caller}'. `slow': it is
+%% not all there, or not of the strict common form; start a consumer that reads step by step.
+-spec take_request(handle(), templates()) -> {ok, [result(), ...]} | slow | {error, closed}.
+take_request(_Handle, _Templates) ->
+    not_loaded().
+
+%% @doc The answer is sent. `done': the connection goes on without a process. `more': the next request is there already, and
+%% somebody has to start a consumer for it. `closed': the connection is, or no request was taken.
+-spec end_request(handle()) -> done | more | {error, closed}.
+end_request(_Handle) ->
+    not_loaded().
+
+%% @doc What was counted since the library was loaded. `abandoned': polls whose clients went before the answer.
+-spec counters() -> #{atom() => non_neg_integer()}.
+counters() ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

@@ -98,6 +98,13 @@ impl Host for Beam<'_> {
         }
     }
 
+    fn abandon(&mut self, pid: Pid) {
+        if let (Some(links), Some(pid)) = (self.0.whereis_pid(atoms::megaphone_links()), pid.local(self.0)) {
+            // Without that process the application is stopping.
+            let _ = self.0.send(&links, (atoms::megaphone_gone(), pid));
+        }
+    }
+
     fn is_alive(&mut self, pid: Pid) -> bool {
         pid.local(self.0).is_some_and(|pid| pid.is_alive(self.0))
     }

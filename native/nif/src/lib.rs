@@ -6,6 +6,7 @@
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
 //! * `parse`: NIFs that take requests apart
+//! * `polls`: NIFs for processes that take a request whole and end with their client
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
 //! Panics become Erlang exceptions (rustler unwinds); none can be caused by a peer.
@@ -15,6 +16,7 @@ mod host;
 mod links;
 mod parse;
 mod pid;
+mod polls;
 mod terms;
 
 use std::sync::LazyLock;

@@ -82,7 +82,7 @@ fn templates_from<'a>(env: Env<'a>, templates: Term<'a>) -> Option<Templates<'a>
     })
 }
 
-struct Making<'a, 'd> {
+pub(crate) struct Making<'a, 'd> {
     env: Env<'a>,
     data: &'d Binary<'a>,
     templates: Templates<'a>,
@@ -90,13 +90,13 @@ struct Making<'a, 'd> {
 }
 
 impl<'a, 'd> Making<'a, 'd> {
-    fn new(env: Env<'a>, data: &'d Binary<'a>, templates: Term<'a>) -> NifResult<Self> {
+    pub(crate) fn new(env: Env<'a>, data: &'d Binary<'a>, templates: Term<'a>) -> NifResult<Self> {
         let templates = templates_from(env, templates).ok_or(Error::BadArg)?;
         Ok(Self { env, data, templates, tag: atoms::http_header().encode(env).as_c_arg() })
     }
 
     /// The list of the packets of a request that is the first `length` bytes of the input.
-    fn packets(&self, whole: &Whole, fields: &Fields, length: usize) -> Term<'a> {
+    pub(crate) fn packets(&self, whole: &Whole, fields: &Fields, length: usize) -> Term<'a> {
         // Request line, fields, end of head, body.
         let mut list = [const { MaybeUninit::<ErlNifTerm>::uninit() }; MAX_HEADERS + 3];
         let mut count = 0;

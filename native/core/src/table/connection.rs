@@ -86,7 +86,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
     }
 
     /// The answer is complete: the other end may send the next request.
-    fn finish_request(&mut self) {
+    pub(super) fn finish_request(&mut self) {
         let queues = self.queues();
         queues.framing = Framing::Boundary { scanned: 0 };
         queues.ready = Some(ReadyMode::Request);
@@ -368,6 +368,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             && let Some(queues) = slot.queues.as_mut()
         {
             queues.output.clear();
+            if std::mem::take(&mut queues.polled)
+                && let Some(owner) = slot.owner
+            {
+                self.abandoned += 1;
+                host.abandon(owner);
+            }
         }
         self.wake_all(place, end, host);
     }

@@ -17,7 +17,8 @@
 //!
 //! # Parts
 //!
-//! * [`Table`] with what readers, senders and owners call (`api`), and what a link calls (`wire`)
+//! * [`Table`] with what readers, senders and owners call (`api`), what processes of polls call (`poll`), and what a link
+//!   calls (`wire`)
 //! * [`Link`]: what the table knows of a link, and the queue of its connections that have output
 //! * `shard`, `slot`, `slab`, `input`: where connections live
 //! * `connection`: what happens in one connection
@@ -30,6 +31,7 @@ mod connection;
 mod input;
 mod lines;
 mod link;
+mod poll;
 mod shard;
 mod slab;
 mod slot;
@@ -186,6 +188,9 @@ pub trait Host {
 
     /// Whether a process still runs. Asked before data is taken for it.
     fn is_alive(&mut self, pid: Self::Pid) -> bool;
+
+    /// Ends a process: it answers a poll whose client is gone. Called under the lock of a shard, as [`Host::deliver`] is.
+    fn abandon(&mut self, pid: Self::Pid);
 
     /// Arranges for [`Table::process_down`] when the process ends; false when it has ended. Called without locks.
     fn monitor(&mut self, pid: Self::Pid) -> bool;

@@ -86,6 +86,8 @@ pub(super) struct Shard<P, C> {
     spare: Vec<Box<Queues<P, C>>>,
     generation: u64,
     token: u64,
+    /// Polls whose clients went before they were answered.
+    pub(super) abandoned: u64,
     /// Connections opened from Erlang, in all shards.
     locals: Arc<AtomicUsize>,
 }
@@ -103,6 +105,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             spare: Vec::new(),
             generation: 0,
             token: 0,
+            abandoned: 0,
             locals,
         }
     }

@@ -179,6 +179,8 @@ pub(super) struct Queues<P, C> {
     pub(super) ready: Option<ReadyMode>,
     /// The connection waits in its link's queue of ready connections (or its opener was told of output).
     pub(super) queued: bool,
+    /// The request was taken whole, by a process that ends with its client.
+    pub(super) polled: bool,
 }
 
 impl<P, C> Queues<P, C> {
@@ -198,6 +200,7 @@ impl<P, C> Queues<P, C> {
             grant: 0,
             ready: None,
             queued: false,
+            polled: false,
         }
     }
 }
@@ -217,6 +220,7 @@ impl<P, C: Chunk> Queues<P, C> {
             && self.grant == 0
             && self.ready.is_none()
             && !self.queued
+            && !self.polled
     }
 
     /// Makes idle ones as good as new for another connection.

@@ -126,6 +126,8 @@ impl Host for Vm {
         self.0.mail.lock().expect("mail").push((to, mail));
     }
 
+    fn abandon(&mut self, _pid: Self::Pid) {}
+
     fn is_alive(&mut self, pid: u32) -> bool {
         !self.0.processes.lock().expect("processes").dead.contains(&pid)
     }

@@ -44,6 +44,8 @@ impl Host for World {
         self.mail.push_back((to, message));
     }
 
+    fn abandon(&mut self, _pid: Self::Pid) {}
+
     fn is_alive(&mut self, pid: u32) -> bool {
         !self.dead.contains(&pid)
     }

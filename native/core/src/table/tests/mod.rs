@@ -15,6 +15,8 @@ pub(super) struct World {
     pub(super) mail: VecDeque<(u32, Message<Vec<u8>>)>,
     pub(super) dead: HashSet<u32>,
     pub(super) monitored: HashSet<u32>,
+    /// Processes of polls whose clients are gone.
+    pub(super) abandoned: Vec<u32>,
 }
 
 impl Host for World {
@@ -23,6 +25,10 @@ impl Host for World {
 
     fn deliver(&mut self, to: u32, message: Message<Vec<u8>>) {
         self.mail.push_back((to, message));
+    }
+
+    fn abandon(&mut self, pid: u32) {
+        self.abandoned.push(pid);
     }
 
     fn is_alive(&mut self, pid: u32) -> bool {

@@ -1,0 +1,140 @@
+//! Requests that are taken whole by a process of their own, which ends with its client: polls.
+//!
+//! A consumer that reads step by step finds out by its reads that its client is gone. The process of a poll waits for
+//! something else, so its [`Host`] is told to end it.
+
+use std::hash::Hash;
+
+use super::connection::Request;
+use super::input::{Chunk, concat};
+use super::slot::{Framing, Slot, Wire};
+use super::{Closed, Handle, Host, SHARDS, Table};
+use crate::limits::MAX_HEAD;
+use crate::packet::{Fields, Whole};
+
+impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
+    /// Whether the request that waits for a consumer is a POST with a body, for one of `targets` (its path, with or without
+    /// a query), that is there to its last byte: then [`Table::take_request`] most likely takes it.
+    pub fn is_poll(&self, handle: &Handle, targets: &[&[u8]]) -> bool {
+        let mut shard = self.shard_for(handle);
+        let Some(place) = shard.find(handle) else { return false };
+        shard.slots.get_mut(place as usize).is_some_and(|slot| slot.is_poll(targets))
+    }
+
+    /// Takes the request that waits for a consumer, head and body, if it is there to its last byte and its head is strictly
+    /// valid: its bytes, and where its parts lie in them. `None`: it has to be read step by step.
+    ///
+    /// `pid` is its consumer from now on, and until [`Table::end_request`] it is ended ([`Host::abandon`]) when the client
+    /// goes. `fields` is to be empty; when there is a request its fields are in it.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub fn take_request<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        handle: &Handle,
+        fields: &mut Fields,
+        pid: P,
+        now: u32,
+        host: &mut H,
+    ) -> Result<Option<(C, Whole)>, Closed> {
+        let mut shard = self.shard_for(handle);
+        let place = shard.find(handle).ok_or(Closed)?;
+        let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        if slot.wire != Wire::Open {
+            return Err(Closed);
+        }
+        let taken = slot.take_request(fields);
+        slot.grant();
+        if taken.is_some() {
+            shard.set_owner(place, Some(pid));
+        }
+        let effect = shard.finish(place, false);
+        drop(shard);
+        if let Some(effect) = effect {
+            self.apply(effect, None, host);
+        }
+        if taken.is_some() {
+            self.watch(pid, handle.slot as usize % SHARDS, now, host);
+        }
+        Ok(taken)
+    }
+
+    /// The answer to a request that was taken whole is sent; the connection goes on without a process. True: the next
+    /// request waits already, start a consumer for it and name it with [`Table::set_owner`].
+    ///
+    /// # Errors
+    /// [`Closed`], also when no request was taken.
+    pub fn end_request<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        handle: &Handle,
+        host: &mut H,
+    ) -> Result<bool, Closed> {
+        let mut shard = self.shard_for(handle);
+        let place = shard.find(handle).ok_or(Closed)?;
+        let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        let queues = slot.queues.as_mut().filter(|queues| queues.polled).ok_or(Closed)?;
+        queues.polled = false;
+        slot.finish_request();
+        let next = slot.request();
+        if let Request::Complete(total) = next {
+            slot.queues().framing = Framing::Request { left: total, answered: false };
+            shard.set_owner(place, None);
+        } else {
+            shard.detach(place);
+        }
+        let effect = shard.finish(place, false);
+        drop(shard);
+        if let Some(effect) = effect {
+            self.apply(effect, None, host);
+        }
+        Ok(matches!(next, Request::Complete(_)))
+    }
+
+    /// Polls whose clients went before they were answered, since the table was made.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        (0..SHARDS).map(|number| self.shard(number).abandoned).sum()
+    }
+}
+
+impl<P: Copy, C: Chunk> Slot<P, C> {
+    /// Bytes of the request that waits for a consumer, when all of it is there.
+    fn whole_request(&self) -> Option<usize> {
+        let queues = self.queues.as_ref()?;
+        match queues.framing {
+            Framing::Request { left, answered: false } if left > 0 && left <= queues.input.len() as u64 => {
+                Some(left as usize) // no more than the queue holds
+            }
+            _ => None,
+        }
+    }
+
+    fn is_poll(&mut self, targets: &[&[u8]]) -> bool {
+        let (Some(total), Some(queues)) = (self.whole_request(), self.queues.as_mut()) else { return false };
+        let request = &queues.input.contiguous(total)[..total];
+        // Without a body it is answered without a look at its path.
+        let Some(target) = request.strip_prefix(METHOD).filter(|rest| !rest.ends_with(b"\r\n\r\n")) else {
+            return false;
+        };
+        targets
+            .iter()
+            .filter_map(|path| target.strip_prefix(*path))
+            .any(|rest| matches!(rest.first(), Some(b' ' | b'?')))
+    }
+
+    fn take_request(&mut self, fields: &mut Fields) -> Option<(C, Whole)> {
+        let total = self.whole_request()?;
+        let queues = self.queues.as_mut().filter(|queues| queues.readers.is_empty())?;
+        let whole = Whole::parse(queues.input.contiguous(MAX_HEAD), |field| fields.push(field))?;
+        if whole.total_len() != Some(total) {
+            return None;
+        }
+        let mut chunks = queues.input.take(total);
+        queues.framing = Framing::Request { left: 0, answered: false };
+        queues.polled = true;
+        let request = if chunks.len() == 1 { chunks.pop()? } else { C::copy_from(&concat(&chunks)) };
+        Some((request, whole))
+    }
+}
+
+const METHOD: &[u8] = b"POST ";

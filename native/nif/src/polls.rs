@@ -1,0 +1,49 @@
+//! NIFs for processes of polls. Documented for users in `megaphone_nif.erl`.
+
+use megaphone_core::packet::Fields;
+use megaphone_core::table::Closed;
+use rustler::{Binary, Encoder, Env, NifResult, Term};
+
+use crate::host::Beam;
+use crate::parse::Making;
+use crate::terms::{self, atoms, handle_from};
+use crate::{TABLE, now};
+
+/// Bound: as many comparisons as there are targets, which are the listener's.
+#[rustler::nif]
+fn is_poll<'a>(handle: Term<'a>, targets: Vec<Binary<'a>>) -> NifResult<bool> {
+    let targets: Vec<&[u8]> = targets.iter().map(Binary::as_slice).collect();
+    Ok(TABLE.is_poll(&handle_from(handle)?, &targets))
+}
+
+/// Bound: as `parse_packet`, and a request that is moved or, when it came in pieces, copied: `WINDOW` bytes at most.
+#[rustler::nif]
+fn take_request<'a>(env: Env<'a>, handle: Term<'a>, templates: Term<'a>) -> NifResult<Term<'a>> {
+    let mut fields = Fields::new();
+    let mut beam = Beam(env);
+    let caller = beam.caller()?;
+    Ok(match TABLE.take_request(&handle_from(handle)?, &mut fields, caller, now(), &mut beam) {
+        Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
+        Ok(None) => atoms::slow().encode(env),
+        Ok(Some((request, whole))) => {
+            let data: Binary<'a> = request.into_term(env).decode()?;
+            let making = Making::new(env, &data, templates)?;
+            (atoms::ok(), making.packets(&whole, &fields, data.len())).encode(env)
+        }
+    })
+}
+
+#[rustler::nif]
+fn end_request<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    Ok(match TABLE.end_request(&handle_from(handle)?, &mut Beam(env)) {
+        Ok(true) => atoms::more().encode(env),
+        Ok(false) => atoms::done().encode(env),
+        Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
+    })
+}
+
+/// Locks one shard after the other for a moment.
+#[rustler::nif]
+fn counters(env: Env<'_>) -> Term<'_> {
+    terms::map(env, &[("abandoned", TABLE.abandoned().encode(env))])
+}
