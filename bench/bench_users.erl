@@ -36,7 +36,8 @@ run(Options) ->
         idle_seconds => Plan#plan.idle,
         browser_headers => Plan#plan.browser,
         idle_memory => mode(maps:get(idle_memory, Node)),
-        fullsweep_after_0 => maps:get(fullsweep, Node)
+        fullsweep_after_0 => maps:get(fullsweep, Node),
+        vm_options => list_to_binary(lists:join(" ", maps:get(vm, Node)))
     }).
 
 -spec plan(options()) -> #plan{}.
@@ -70,6 +71,7 @@ plan(#{quick := Quick, settings := Settings}) ->
             idle_memory => text(Memory),
             idle_after => text(Get("idle-after", "none")),
             fullsweep => maps:is_key("fullsweep", Settings),
+            vm => string:lexemes(Get("vm", ""), " "),
             dir => os:getenv("BENCH_DIR", ".")
         }
     }.

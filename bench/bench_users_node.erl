@@ -12,6 +12,7 @@
     idle_memory := none | string(),
     idle_after := none | string(),
     fullsweep := boolean(),
+    vm := [string()],
     dir := file:filename()
 }.
 
@@ -40,14 +41,14 @@
 
 %% @doc Starts one that can hold so many users; `Number' keeps the files of several apart.
 -spec start(pos_integer(), pos_integer(), settings()) -> ejabberd().
-start(Number, Users, #{dir := Base, fullsweep := Fullsweep} = Settings) ->
+start(Number, Users, #{dir := Base, fullsweep := Fullsweep, vm := Vm} = Settings) ->
     Dir = filename:join(Base, "users" ++ integer_to_list(Number)),
     ok = filelib:ensure_dir(filename:join([Dir, "log", "any"])),
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "any"])),
     ok = file:write_file(filename:join(Dir, "ejabberd.yml"), configuration(Settings)),
     Processes = integer_to_list(max(?PROCESSES, Users * 5)),
     Sweep = [{"ERL_FULLSWEEP_AFTER", "0"} || Fullsweep],
-    Node = bench_vm:start(["+K", "true", "+P", Processes], #{
+    Node = bench_vm:start(["+K", "true", "+P", Processes | Vm], #{
         env => [{"ERL_LIBS", os:getenv("BENCH_EJABBERD_LIBS", "")}, {"ERL_MAX_PORTS", ?PORTS}, {"ERL_CRASH_DUMP_BYTES", "0"} | Sweep]
     }),
     Listeners = bench_vm:call(Node, ?MODULE, boot, [Dir]),

@@ -53,11 +53,12 @@ report(Results, Sizes) ->
     }.
 
 -spec label(#{atom() => bench_json:json()}) -> iodata().
-label(#{profile := Profile, idle_memory := Memory, idle_seconds := Idle, fullsweep_after_0 := Fullsweep}) ->
+label(#{profile := Profile, idle_memory := Memory, idle_seconds := Idle, fullsweep_after_0 := Fullsweep, vm_options := Vm}) ->
     [
         atom_to_list(Profile), ", idle for ", integer_to_list(Idle), " s",
         [[", idle_memory ", atom_to_list(Memory)] || Memory =/= none],
-        [", ERL_FULLSWEEP_AFTER=0" || Fullsweep]
+        [", ERL_FULLSWEEP_AFTER=0" || Fullsweep],
+        [[", ", Vm] || Vm =/= <<>>]
     ].
 
 %% Only what comes through the connection manager has goals.

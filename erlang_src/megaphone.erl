@@ -231,6 +231,11 @@ accept(Receiver) ->
 %% <li>`request_handlers' and `custom_headers': as of ejabberd_http. They hold for all clients of the links. A change
 %%     (`reload_config') reaches live links as well: it holds for requests that come then.</li>
 %% <li>`tag': as of ejabberd_http.</li>
+%% <li>`idle_memory': what is done with the memory of users who are idle, by `megaphone_sweeper': `keep' (nothing), `collect'
+%%     (the default), `hibernate_bosh' (BOSH sessions are put to sleep, client sessions collected) or `hibernate' (both are
+%%     put to sleep).</li>
+%% <li>`idle_after': after how long, in milliseconds or with a unit. Default 1 s.</li>
+%% <li>`sweep': `megaphone' (the default) or `all': users who are connected without Megaphone are served as well.</li>
 %% <li>`ip': 127.0.0.1, because a link is neither encrypted nor authenticated; give another address only where the
 %%     network is trusted.</li>
 %% <li>`supervisor': false. Either value works, a listener has only a few links.</li>
@@ -244,13 +249,16 @@ listen_options() ->
         {supervisor, false},
         {request_handlers, []},
         {custom_headers, []},
-        {tag, <<>>}
+        {tag, <<>>},
+        {idle_memory, application:get_env(megaphone, idle_memory, collect)},
+        {idle_after, application:get_env(megaphone, idle_after, megaphone_sweeper:idle_after())},
+        {sweep, megaphone}
     ].
 
 %% @private
 %% @doc Validators of the options. Of an option that is not listed here, ejabberd asks ejabberd_listener.
--spec listen_opt_type(request_handlers | custom_headers | tag) -> megaphone_http:validator().
-listen_opt_type(Option) when Option =:= request_handlers; Option =:= custom_headers; Option =:= tag ->
+-spec listen_opt_type(megaphone_http:option()) -> megaphone_http:validator().
+listen_opt_type(Option) ->
     megaphone_http:option_type(Option).
 
 %% @private
@@ -262,12 +270,20 @@ tcp_init(ListenSocket, Opts) ->
             %% A changed listener is started anew at the same address. Links that it accepted before live on.
             Listener = inet:sockname(ListenSocket),
             ok = megaphone_links:new_options(Listener, Opts),
+            ok = megaphone_sweeper:sweep_all(Listener, sweep(Opts)),
             %% It must stay a proplist: ejabberd adds to it and searches in it.
             [{megaphone_listener, Listener} | Opts];
         {error, Reason} ->
             ?LOG_CRITICAL("megaphone cannot be started, its listener is closed: ~p", [Reason]),
             %% Not a crash: ejabberd would try ten times in a second and then stop all its listeners.
             exit(normal)
+    end.
+
+-spec sweep([{atom(), term()}]) -> megaphone_sweeper:idle().
+sweep(Opts) ->
+    case proplists:get_value(sweep, Opts, megaphone) of
+        all -> megaphone_sweeper:idle(Opts);
+        megaphone -> keep
     end.
 
 %% ---- process -------------------------------------------------------------------------------------------------

@@ -155,6 +155,10 @@ handle_info({megaphone_down, Pid} = Message, State) ->
     %% One slice for each message, so that those who call are not kept waiting.
     _ = [self() ! Message || megaphone_nif:process_down(Pid) =:= more],
     {noreply, State};
+handle_info({megaphone_gone, Pid}, State) ->
+    %% It answers a poll whose client has gone, and waits for something else.
+    exit(Pid, client_gone),
+    {noreply, State};
 handle_info(_Other, State) ->
     {noreply, State}.
 

@@ -4,7 +4,7 @@
 %% Request heads of the strict common form are taken apart natively in one step; all others by decode_packet itself.
 -module(megaphone_packet).
 
--export([parse/1, recv/2, templates/0]).
+-export([parse/1, recv/2, take_request/1, templates/0]).
 -export_type([result/0, error/0]).
 
 -type result() ::
@@ -235,6 +235,11 @@ recv(Handle, Timeout) ->
         slow -> step_by_step(Handle, Timeout);
         Answer -> Answer
     end.
+
+%% @doc See {@link megaphone_nif:take_request/2}.
+-spec take_request(megaphone:handle()) -> {ok, [result(), ...]} | slow | {error, closed}.
+take_request(Handle) ->
+    megaphone_nif:take_request(Handle, templates()).
 
 -spec step_by_step(megaphone:handle(), timeout()) ->
     {ok, [result(), ...]} | {error, megaphone:recv_error() | {incomplete, megaphone:recv_error(), [result(), ...]}}.

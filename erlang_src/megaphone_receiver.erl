@@ -20,7 +20,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/2, accept/1, stop/2, new_options/2]).
+-export([start_link/2, accept/1, stop/2, new_options/2, consume/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2, terminate/2, format_status/1]).
 
 %% The listener hands the socket over at once; a process that never gets one must not stay.
@@ -45,6 +45,8 @@
 -record(state, {
     socket :: inet:socket(),
     opts :: [{atom(), term()}],
+    %% Undefined before the link is open.
+    service :: megaphone_http:service() | undefined,
     phase = handover :: phase(),
     link :: megaphone_nif:link() | undefined,
     number = 0 :: megaphone_nif:link_number(),
@@ -80,6 +82,11 @@ stop(Receiver, Reason) ->
 new_options(Receiver, Opts) ->
     gen_server:cast(Receiver, {new_options, Opts}).
 
+%% @doc Asks for a consumer of the request that waits on a connection: of any kind, or one that reads step by step.
+-spec consume(pid(), megaphone_nif:handle(), any | stepwise) -> ok.
+consume(Receiver, Handle, Kind) ->
+    gen_server:cast(Receiver, {consume, Handle, Kind}).
+
 -spec init({inet:socket(), [{atom(), term()}]}) -> {ok, #state{}, timeout()}.
 init({Socket, Opts}) ->
     process_flag(trap_exit, true),
@@ -89,7 +96,12 @@ init({Socket, Opts}) ->
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown_call}, State}.
 
--spec handle_cast(accept | {stop, stop_reason()} | {new_options, [{atom(), term()}]}, #state{}) -> step().
+-spec handle_cast(Cast, #state{}) -> step() when
+    Cast ::
+        accept
+        | {stop, stop_reason()}
+        | {new_options, [{atom(), term()}]}
+        | {consume, megaphone_nif:handle(), any | stepwise}.
 handle_cast(accept, #state{phase = handover} = State) ->
     open(State);
 handle_cast({stop, Reason}, #state{phase = open} = State) ->
@@ -97,7 +109,11 @@ handle_cast({stop, Reason}, #state{phase = open} = State) ->
 handle_cast({stop, Reason}, #state{phase = handover} = State) ->
     finish(Reason, State);
 handle_cast({new_options, Opts}, #state{phase = open} = State) ->
-    {noreply, State#state{opts = megaphone_http:options(Opts)}};
+    {noreply, State#state{service = megaphone_http:service(Opts)}};
+handle_cast({consume, Handle, any}, #state{phase = open, service = Service} = State) ->
+    {noreply, started(megaphone_http:start_consumer(Handle, Service), State)};
+handle_cast({consume, Handle, stepwise}, #state{phase = open, service = Service} = State) ->
+    {noreply, started(megaphone_http:start_stepwise(Handle, Service), State)};
 handle_cast(_Other, State) ->
     {noreply, State}.
 
@@ -147,7 +163,7 @@ format_status(Status) ->
 open(#state{socket = Socket, opts = Opts} = State0) ->
     State = State0#state{peer = peer_name(Socket, Opts)},
     case megaphone_nif:link_open(State#state.peer) of
-        {ok, Link} -> start_sender(State#state{link = Link, opts = megaphone_http:options(Opts)}, Opts);
+        {ok, Link} -> start_sender(State#state{link = Link, service = megaphone_http:service(Opts)}, Opts);
         {error, {limit, links}} -> refuse({refused, links}, megaphone_nif:link_refusal(), State)
     end.
 
@@ -241,21 +257,24 @@ input(Chunk, #state{link = Link} = State) ->
     end.
 
 -spec perform([megaphone_nif:action()], #state{}) -> #state{}.
-perform(Actions, State) ->
-    lists:foldl(fun perform_one/2, State, Actions).
+perform([], State) ->
+    State;
+perform(Actions, #state{service = Service} = State) ->
+    Renewed = megaphone_http:renewed(Service),
+    Start = fun({start, Handle}, Before) -> started(megaphone_http:start_consumer(Handle, Renewed), Before) end,
+    lists:foldl(Start, State#state{service = Renewed}, Actions).
 
--spec perform_one(megaphone_nif:action(), #state{}) -> #state{}.
-perform_one({start, Handle}, #state{opts = Opts} = State) ->
-    case megaphone_http:start_consumer(Handle, Opts) of
-        ok -> State;
-        {error, _Reason} when State#state.complained -> State;
-        {error, Reason} ->
-            ?LOG_ERROR(
-                "megaphone: requests of link ~b from ~ts cannot be served, their connections are closed: ~p",
-                [State#state.number, State#state.peer, Reason]
-            ),
-            State#state{complained = true}
-    end.
+-spec started(ok | {error, megaphone_http:error()}, #state{}) -> #state{}.
+started(ok, State) ->
+    State;
+started({error, _Reason}, #state{complained = true} = State) ->
+    State;
+started({error, Reason}, State) ->
+    ?LOG_ERROR(
+        "megaphone: requests of link ~b from ~ts cannot be served, their connections are closed: ~p",
+        [State#state.number, State#state.peer, Reason]
+    ),
+    State#state{complained = true}.
 
 %% ---- ending --------------------------------------------------------------------------------------------------
 

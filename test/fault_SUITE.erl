@@ -96,17 +96,24 @@ leftovers(Config) ->
 assert_only_links(Config, Count) ->
     megaphone_test_node:assert_only_links(proplists:get_value(node, Config), Count).
 
+polls(Config) ->
+    [Pid || {poll, Pid} <- leftovers(Config)].
+
 consumers(Config) ->
     [Pid || {consumer, Pid, _} <- leftovers(Config)].
 
 client_dies_in_a_poll(Config) ->
-    %% A BOSH client that dies while its poll is held leaves no connection, and no consumer once the poll is over.
+    %% A BOSH client that dies while its poll is held leaves no connection; its poll ends at once, and is counted.
     {Client, _} = stay(Config, http, "alice"),
-    ok = wait_until(fun() -> consumers(Config) =/= [] end),
+    Abandoned = fun() -> maps:get(abandoned, call(proplists:get_value(node, Config), megaphone_nif, counters, [])) end,
+    Before = Abandoned(),
+    ok = wait_until(fun() -> polls(Config) =/= [] end),
     ok = tell(Client, "kill"),
     {Status, _} = await_exit(Client),
     ?assertEqual(128 + 9, Status),
-    ok = assert_only_links(Config, 1).
+    ok = wait_until(fun() -> polls(Config) =:= [] end),
+    ok = assert_only_links(Config, 1),
+    ?assertEqual(Before + 1, Abandoned()).
 
 client_dies_in_a_websocket(Config) ->
     %% A WebSocket client that dies leaves nothing, and its session has ended.

@@ -234,7 +234,7 @@ listeners() ->
     ],
     [{Module, Address} || {Socket, Module} <- lists:sort(Found), {ok, {Ip, _} = Address} <- [inet:sockname(Socket)], is_tuple(Ip)].
 
-%% What is there of links, connections, waiters and consumers: nothing, when all clients are gone.
+%% What is there of links, connections, waiters, consumers and polls: nothing, when all clients are gone.
 -spec leftovers() -> [term()].
 leftovers() ->
     %% Watched processes are left out: ejabberd's own live on.
@@ -244,7 +244,8 @@ leftovers() ->
          || Pid <- processes(),
             {dictionary, Dictionary} <- [process_info(Pid, dictionary)],
             {'$initial_call', {ejabberd_http, _, _}} <- Dictionary
-        ].
+        ] ++
+        [{poll, Pid} || Pid <- processes(), process_info(Pid, initial_call) =:= {initial_call, {megaphone_poll, init, 1}}].
 
 %% For a node that should not come up: boots, and tells by its exit status if it does.
 -spec halted([string()]) -> no_return().

@@ -1,0 +1,352 @@
+%% @private
+%% @doc Gives idle memory back: works on the processes of users who have done nothing for a moment.
+%%
+%% Heaps that grew at login stay grown, because nobody makes a process collect that does nothing. Late is too late: then
+%% the allocator's carriers have grown as well, and are kept half empty. So each poll is noted as it comes
+%% ({@link polled/1}), and when it is still held after `idle_after', its process, the BOSH session and the client session
+%% behind it are tidied up: collected or put to sleep ({@link megaphone_sleep}), as the mode says.
+%%
+%% With {@link sweep_all/2} it also walks through the sessions of users who are connected without Megaphone, and tidies
+%% up those whose client session has not run between two looks.
+%%
+%% Nothing that it does changes what a process does later, so its death loses nothing but the notes of the last moment.
+-module(megaphone_sweeper).
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+-export([start_link/0, idle/1, idle_after/0, polled/1, sweep_all/2, info/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
+-export_type([mode/0, idle/0]).
+
+-type mode() :: keep | collect | hibernate_bosh | hibernate.
+-type idle() :: keep | {mode(), After :: pos_integer()}.
+%% What is done with the memory of idle users, and after how many milliseconds.
+
+%% A second after the last sign of life logins are complete, and answers that follow each other at once have passed.
+-define(IDLE_AFTER, 1000).
+%% Work is done in turns of so many users ...
+-define(USERS_PER_TURN, 100).
+%% ... and so many milliseconds between two: at most 25,000 users a second, about one processor's worth of hibernations.
+-define(TURN, 4).
+%% Sessions that are looked at in a turn of a walk: a million in less than three minutes.
+-define(SESSIONS_PER_TURN, 25).
+%% Milliseconds between the starts of two walks through all sessions.
+-define(WALK_EVERY, 10000).
+
+-record(entry, {
+    due :: integer(),
+    pid :: pid(),
+    mode :: mode(),
+    %% Of a client session that was found on a walk: what it had run when it was noted.
+    reductions :: poll | non_neg_integer()
+}).
+
+-record(state, {
+    context :: megaphone_sleep:context(),
+    %% By `idle_after': what was noted is due in that order.
+    noted = #{} :: #{pos_integer() => queue:queue(#entry{})},
+    turn :: reference() | undefined,
+    %% Kinds that were not recognised, and are only collected from then on.
+    collected_only = [] :: [bosh | stream | tcp],
+    all = keep :: idle(),
+    walk = ended :: ended | start | term()
+}).
+
+-spec start_link() -> gen_server:start_ret().
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], [{spawn_opt, [{fullsweep_after, 10}]}]).
+
+%% @doc What the options of a listener, or else the application's settings of the same names, say.
+-spec idle([{atom(), term()}]) -> idle().
+idle(Opts) ->
+    case setting(idle_memory, Opts, collect) of
+        keep -> keep;
+        Mode -> {Mode, setting(idle_after, Opts, ?IDLE_AFTER)}
+    end.
+
+%% @doc The default of the option `idle_after'.
+-spec idle_after() -> pos_integer().
+idle_after() ->
+    ?IDLE_AFTER.
+
+-spec setting(atom(), [{atom(), term()}], term()) -> term().
+setting(Name, Opts, Default) ->
+    proplists:get_value(Name, Opts, application:get_env(megaphone, Name, Default)).
+
+%% @doc Called in the process of a poll: notes that its user shows a sign of life now.
+-spec polled(idle()) -> ok.
+polled(keep) -> ok;
+polled({Mode, After}) -> gen_server:cast(?MODULE, {polled, self(), Mode, After}).
+
+%% @doc Works on all sessions of the node from now on, because a listener wants it, or (`keep') no longer does. Of several
+%% listeners that want it, one says how.
+-spec sweep_all(megaphone_links:listener(), idle()) -> ok.
+sweep_all(Listener, Idle) ->
+    gen_server:call(?MODULE, {sweep_all, Listener, Idle}).
+
+%% @doc What was done so far, and how many users are noted.
+-spec info() -> #{atom() => term()}.
+info() ->
+    gen_server:call(?MODULE, info).
+
+-spec init([]) -> {ok, #state{}}.
+init([]) ->
+    %% Of an incarnation before this one.
+    {ok, wanted(application:get_env(megaphone, sweep_all, #{}), #state{context = megaphone_sleep:context()})}.
+
+-spec handle_call(info | {sweep_all, megaphone_links:listener(), idle()} | term(), gen_server:from(), #state{}) ->
+    {reply, map() | ok | {error, unknown_call}, #state{}}.
+handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only} = State) ->
+    Waiting = lists:sum([queue:len(Queue) || Queue <- maps:values(Noted)]),
+    {reply, (megaphone_sleep:counts(Context))#{noted => Waiting, collected_only => Only}, State};
+handle_call({sweep_all, Listener, Idle}, _From, State) ->
+    Listeners = (application:get_env(megaphone, sweep_all, #{}))#{Listener => Idle},
+    ok = application:set_env(megaphone, sweep_all, Listeners),
+    {reply, ok, wanted(Listeners, State)};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown_call}, State}.
+
+-spec handle_cast({polled, pid(), mode(), pos_integer()} | term(), #state{}) ->
+    {noreply, #state{}} | {noreply, #state{}, hibernate}.
+handle_cast({polled, Pid, Mode, After}, State) ->
+    noreply(note(Pid, poll, Mode, After, State));
+handle_cast(_Other, State) ->
+    {noreply, State}.
+
+-spec wanted(#{megaphone_links:listener() => idle()}, #state{}) -> #state{}.
+wanted(Listeners, #state{all = Before} = State) ->
+    case [Idle || Idle <- maps:values(Listeners), Idle =/= keep] of
+        [] ->
+            State#state{all = keep};
+        [Idle | _] ->
+            _ = [self() ! walk || Before =:= keep],
+            State#state{all = Idle}
+    end.
+
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, hibernate}.
+handle_info({timeout, Turn, turn}, #state{turn = Turn} = State) ->
+    noreply(walk(due(State#state{turn = undefined})));
+handle_info(walk, #state{all = keep} = State) ->
+    {noreply, State#state{walk = ended}};
+handle_info(walk, State) ->
+    _ = erlang:send_after(?WALK_EVERY, self(), walk),
+    case State of
+        #state{walk = ended} -> noreply(State#state{walk = start});
+        #state{} -> noreply(State)
+    end;
+handle_info({{status, Pid, Transport}, Status}, #state{context = Context} = State) ->
+    case megaphone_sleep:limits(Transport) of
+        unknown ->
+            noreply(unrecognised(tcp, Pid, State));
+        Limits ->
+            ok = megaphone_sleep:stream(Pid, Status, Limits, Context),
+            noreply(State)
+    end;
+handle_info({unrecognised, Kind, Pid}, State) ->
+    noreply(unrecognised(Kind, Pid, State));
+handle_info(_Collected, State) ->
+    noreply(State).
+
+%% What processes say of their status holds what users wrote.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    maps:map(
+        fun
+            (message, {{status, Pid, Transport}, _}) -> {status, Pid, Transport};
+            (log, _Events) -> [];
+            (_Key, Value) -> Value
+        end,
+        Status
+    ).
+
+-spec unrecognised(bosh | stream | tcp, pid(), #state{}) -> #state{}.
+unrecognised(Kind, Pid, #state{context = Context, collected_only = Only} = State) ->
+    ok = megaphone_sleep:collect(Pid, Context),
+    case lists:member(Kind, Only) of
+        true ->
+            State;
+        false ->
+            ?LOG_WARNING(
+                "megaphone: ~ts; their memory is collected instead (option idle_memory)",
+                [describe(Kind)]
+            ),
+            State#state{collected_only = [Kind | Only]}
+    end.
+
+-spec describe(bosh | stream | tcp) -> string().
+describe(bosh) -> "BOSH sessions of this version of ejabberd are not known well enough to be put to sleep";
+describe(stream) -> "client sessions of this version of ejabberd are not known well enough to be put to sleep";
+describe(tcp) -> "client sessions of listeners with different `max_fsm_queue' cannot be put to sleep".
+
+%% ---- what is noted -------------------------------------------------------------------------------------------
+
+-spec note(pid(), poll | non_neg_integer(), mode(), pos_integer(), #state{}) -> #state{}.
+note(Pid, Reductions, Mode, After, #state{noted = Noted} = State) ->
+    Entry = #entry{due = erlang:monotonic_time(millisecond) + After, pid = Pid, mode = Mode, reductions = Reductions},
+    State#state{noted = Noted#{After => queue:in(Entry, maps:get(After, Noted, queue:new()))}}.
+
+%% Sees to the next turn when there is something to do, and sleeps when there is not: what sessions say of their status is
+%% large.
+-spec noreply(#state{}) -> {noreply, #state{}} | {noreply, #state{}, hibernate}.
+noreply(#state{turn = undefined, noted = Noted, walk = Walk} = State) ->
+    Dues = [(queue:get(Queue))#entry.due || Queue <- maps:values(Noted), not queue:is_empty(Queue)],
+    case {Dues, Walk} of
+        {[], ended} ->
+            {noreply, State, hibernate};
+        {_, ended} ->
+            Left = lists:min(Dues) - erlang:monotonic_time(millisecond),
+            {noreply, State#state{turn = erlang:start_timer(max(?TURN, Left), self(), turn)}};
+        {_, _} ->
+            {noreply, State#state{turn = erlang:start_timer(?TURN, self(), turn)}}
+    end;
+noreply(State) ->
+    {noreply, State}.
+
+-spec due(#state{}) -> #state{}.
+due(#state{noted = Noted} = State) ->
+    Now = erlang:monotonic_time(millisecond),
+    {Rest, _} = lists:foldl(
+        fun({After, Queue}, {Queues, Budget}) ->
+            {Left, Over} = due(Queue, Now, Budget, State),
+            {[{After, Left} || not queue:is_empty(Left)] ++ Queues, Over}
+        end,
+        {[], ?USERS_PER_TURN},
+        maps:to_list(Noted)
+    ),
+    State#state{noted = maps:from_list(Rest)}.
+
+%% Polls that were answered meanwhile cost nearly nothing.
+-spec due(Queue, integer(), integer(), #state{}) -> {Queue, integer()} when Queue :: queue:queue(#entry{}).
+due(Queue, Now, Budget, State) when Budget > 0 ->
+    case queue:out(Queue) of
+        {{value, #entry{due = Due} = Entry}, Rest} when Due =< Now -> due(Rest, Now, Budget - user(Entry, State), State);
+        _ -> {Queue, Budget}
+    end;
+due(Queue, _Now, Budget, _State) ->
+    {Queue, Budget}.
+
+%% ---- a user --------------------------------------------------------------------------------------------------
+
+-define(WANTED, [current_function, message_queue_len, garbage_collection_info]).
+
+%% Answers what it cost: 1 for a user who was worked on.
+-spec user(#entry{}, #state{}) -> 0 | 1.
+user(#entry{pid = Poll, mode = Mode, reductions = poll}, State) ->
+    case process_info(Poll, [monitors | ?WANTED]) of
+        [{monitors, [{process, Session} | _]} | Info] when is_pid(Session) ->
+            tidy(Poll, Info, Mode, http, State),
+            bosh_session(Session, Mode, State),
+            1;
+        _ ->
+            0
+    end;
+user(#entry{pid = C2s, mode = Mode, reductions = Reductions}, State) ->
+    case process_info(C2s, [reductions, monitors | ?WANTED]) of
+        [{reductions, Reductions}, {monitors, Monitors} | Info] ->
+            case [Pid || {process, Pid} <- Monitors, is_pid(Pid), node(Pid) =:= node()] of
+                [Session | _] ->
+                    tidy(C2s, Info, Mode, http, State),
+                    bosh_session(Session, Mode, State);
+                [] ->
+                    tidy(C2s, Info, Mode, tcp, State)
+            end,
+            1;
+        _ ->
+            0
+    end.
+
+%% The process to which a client session talks, and those that are connected with it: the client session itself, and
+%% what waits for answers.
+-spec bosh_session(pid(), mode(), #state{}) -> ok.
+bosh_session(Session, Mode, State) ->
+    case process_info(Session, [monitored_by | ?WANTED]) of
+        [{monitored_by, Watching}, {current_function, Function} | _] = [_ | Info] ->
+            %% A poll that has not come to its session yet waits for the supervisor of all of them.
+            case megaphone_sleep:kind(Function) of
+                Kind when Kind =:= bosh; Kind =:= asleep ->
+                    tidy(Session, Info, Mode, http, State),
+                    Local = [Pid || Pid <- Watching, is_pid(Pid), node(Pid) =:= node()],
+                    lists:foreach(fun(Pid) -> tidy(Pid, Mode, State) end, Local);
+                _ ->
+                    ok
+            end;
+        undefined ->
+            ok
+    end.
+
+-spec tidy(pid(), mode(), #state{}) -> ok.
+tidy(Pid, Mode, State) ->
+    case process_info(Pid, ?WANTED) of
+        undefined -> ok;
+        Info -> tidy(Pid, Info, Mode, http, State)
+    end.
+
+-spec tidy(pid(), [{atom(), term()}], mode(), http | tcp, #state{}) -> ok.
+tidy(_Pid, [_, {message_queue_len, Length}, _], _Mode, _Transport, _State) when Length > 0 ->
+    ok;
+tidy(Pid, [{current_function, Function}, _, {_, Collection}], Mode, Transport, #state{context = Context} = State) ->
+    case megaphone_sleep:kind(Function) of
+        asleep -> ok;
+        Kind -> free(how(Kind, Mode, Transport, State), Pid, Transport, megaphone_sleep:is_clean(Collection), Context)
+    end.
+
+-spec free(collect | bosh | stream, pid(), http | tcp, boolean(), megaphone_sleep:context()) -> ok.
+free(collect, _Pid, _Transport, true, _Context) -> ok;
+free(collect, Pid, _Transport, false, Context) -> megaphone_sleep:collect(Pid, Context);
+free(bosh, Pid, _Transport, _Clean, Context) -> megaphone_sleep:bosh(Pid, Context);
+free(stream, Pid, Transport, _Clean, Context) -> megaphone_sleep:ask_status(Pid, {status, Pid, Transport}, Context).
+
+-spec how(bosh | stream | other, mode(), http | tcp, #state{}) -> collect | bosh | stream.
+how(bosh, Mode, _Transport, State) when Mode =:= hibernate_bosh; Mode =:= hibernate ->
+    unless(bosh, bosh, State);
+how(stream, hibernate, tcp, State) ->
+    unless(tcp, unless(stream, stream, State), State);
+how(stream, hibernate, http, State) ->
+    unless(stream, stream, State);
+how(_Kind, _Mode, _Transport, _State) ->
+    collect.
+
+-spec unless(bosh | stream | tcp, How, #state{}) -> How | collect.
+unless(Kind, How, #state{collected_only = Only}) ->
+    case lists:member(Kind, Only) of
+        true -> collect;
+        false -> How
+    end.
+
+%% ---- all sessions --------------------------------------------------------------------------------------------
+
+%% One slice of a walk through the table of sessions: notes those whose client session is not tidy.
+-spec walk(#state{}) -> #state{}.
+walk(#state{walk = Walk, all = Idle} = State) when Walk =:= ended; Idle =:= keep ->
+    State#state{walk = ended};
+walk(#state{walk = start} = State) ->
+    Spec = [{{session, {'_', '$1'}, '_', '_', '_', '_'}, [], ['$1']}],
+    try
+        walked(ets:select(session, Spec, ?SESSIONS_PER_TURN), State)
+    catch
+        %% No such table: ejabberd is not running, or keeps its sessions elsewhere.
+        error:badarg -> State#state{walk = ended}
+    end;
+walk(#state{walk = Continuation} = State) ->
+    try
+        walked(ets:select(Continuation), State)
+    catch
+        error:badarg -> State#state{walk = ended}
+    end.
+
+-spec walked({[pid()], term()} | '$end_of_table', #state{}) -> #state{}.
+walked({Pids, Continuation}, #state{all = {Mode, After}} = State) ->
+    Noted = lists:foldl(fun(Pid, Before) -> look(Pid, Mode, After, Before) end, State, Pids),
+    Noted#state{walk = Continuation};
+walked(_End, State) ->
+    State#state{walk = ended}.
+
+-spec look(pid(), mode(), pos_integer(), #state{}) -> #state{}.
+look(Pid, Mode, After, State) when node(Pid) =:= node() ->
+    case process_info(Pid, [reductions]) of
+        [{reductions, Reductions}] -> note(Pid, Reductions, Mode, After, State);
+        undefined -> State
+    end;
+look(_Pid, _Mode, _After, State) ->
+    State.
