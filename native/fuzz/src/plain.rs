@@ -168,9 +168,9 @@ impl Request {
         [&self.start[..], length.as_bytes(), b"\r\n"].concat()
     }
 
-    /// Bytes of [`Request::head`] that are known when the head has come.
-    pub fn known(&self) -> usize {
-        if self.framing == Framing::Chunked { self.start.len() } else { self.head(0).len() }
+    /// Most bytes of [`Request::head`], as far as can be told when the head has come.
+    pub fn most(&self) -> usize {
+        if self.framing == Framing::Chunked { self.head(usize::MAX).len() } else { self.head(0).len() }
     }
 }
 

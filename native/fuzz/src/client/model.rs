@@ -128,11 +128,12 @@ impl Model {
         self.request = Request::read(head);
         self.answered = false;
         let is_head = Some(self.request.is_head);
-        if world.window.is_none() {
+        let Some(window) = world.window else {
             return self.refuse(503, is_head, CloseReason::Shutdown);
-        } else if world.crowded {
+        };
+        if world.crowded {
             return self.refuse(503, is_head, CloseReason::Limit);
-        } else if self.request.known() > MAX_HEAD {
+        } else if self.request.most() > window as usize / 2 {
             return self.refuse(431, is_head, CloseReason::Protocol);
         }
         self.at += head.len();

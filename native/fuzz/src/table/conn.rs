@@ -297,7 +297,8 @@ impl Conn {
                 assert!(!kept || self.unread() == 0, "{} bytes were never read", self.unread());
                 assert!(!kept || self.remote.is_some() || self.untaken() == 0, "output was never taken");
             } else if on_wire {
-                sum.input_bytes += self.unread();
+                // A connection that broke the protocol has lost its input at once.
+                sum.input_bytes += if self.released { 0 } else { self.unread() };
             }
             sum.connections += usize::from(on_wire);
             let closing = self.remote.as_ref().is_some_and(|remote| !remote.we_closed && !remote.they_closed);
