@@ -304,9 +304,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         while *budget > 0 {
             let Some(place) = self.waiting.take_one(pid) else { break };
             *budget -= 1;
-            if let Some(queues) = self.slots.get_mut(place as usize).and_then(|slot| slot.queues.as_mut()) {
+            let Some(slot) = self.slots.get_mut(place as usize) else { continue };
+            let closes = slot.owner == Some(pid);
+            if let Some(queues) = slot.queues.as_mut() {
                 queues.readers.retain(|waiter| waiter.pid != pid);
                 queues.senders.retain(|waiter| waiter.pid != pid);
+            }
+            // Its own connection closes below, whatever another reader would find there now.
+            if !closes {
                 // Those behind it may want less, and the turn to send may have been the dead one's.
                 self.wake_senders(place, queue, host);
                 self.advance(place, host);

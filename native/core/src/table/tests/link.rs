@@ -5,12 +5,12 @@ use crate::limits::{DATA_CHUNK, SWEEP_PER_CALL, TableLimits, WINDOW};
 use crate::link::{CloseReason, Decoder, ErrorCode, Frame, Hello, Kind, Open, Role};
 
 const SENDER: u32 = 100;
-const CONSUMER: u32 = 200;
-const REQUEST: &[u8] = b"POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+pub(super) const CONSUMER: u32 = 200;
+pub(super) const REQUEST: &[u8] = b"POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
 
-struct Peer {
-    table: TestTable,
-    world: World,
+pub(super) struct Peer {
+    pub(super) table: TestTable,
+    pub(super) world: World,
     link: Arc<Link<u32>>,
     decoder: Decoder,
 }
@@ -25,25 +25,25 @@ fn hello() -> Frame<'static> {
     Frame::Hello(Hello { role: Role::Ecm, features: Hello::CREDIT, window: WINDOW, name: "test" })
 }
 
-fn open(id: u64) -> Frame<'static> {
+pub(super) fn open(id: u64) -> Frame<'static> {
     let local = "127.0.0.1:5280".parse().expect("an address");
     Frame::Open { id, open: Open { kind: Kind::Http, tls: false, client: client(), local } }
 }
 
-const fn data(id: u64, payload: &[u8]) -> Frame<'_> {
+pub(super) const fn data(id: u64, payload: &[u8]) -> Frame<'_> {
     Frame::Data { id, payload }
 }
 
-const fn close(id: u64) -> Frame<'static> {
+pub(super) const fn close(id: u64) -> Frame<'static> {
     Frame::Close { id, reason: CloseReason::Normal }
 }
 
 impl Peer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(TestTable::new())
     }
 
-    fn with(table: TestTable) -> Self {
+    pub(super) fn with(table: TestTable) -> Self {
         let link = table.link_open("test".into(), "test").expect("room");
         let mut peer = Self { table, world: World::default(), link, decoder: Decoder::new() };
         assert_eq!(peer.input(&[hello()]), []);
@@ -58,14 +58,14 @@ impl Peer {
     }
 
     /// Feeds frames, which must be fine; the consumers to start.
-    fn input(&mut self, frames: &[Frame<'_>]) -> Vec<Handle> {
+    pub(super) fn input(&mut self, frames: &[Frame<'_>]) -> Vec<Handle> {
         let (starts, end) = self.feed(&encoded(frames));
         assert_eq!(end, InputEnd::Done);
         starts
     }
 
     /// The frames that this end sends, as short texts.
-    fn output(&mut self) -> Vec<String> {
+    pub(super) fn output(&mut self) -> Vec<String> {
         let mut texts = Vec::new();
         loop {
             let output = self.table.link_output(&self.link, SENDER, &mut self.world);
@@ -89,19 +89,19 @@ impl Peer {
         }
     }
 
-    fn start(&mut self, id: u64, request: &[u8]) -> Handle {
+    pub(super) fn start(&mut self, id: u64, request: &[u8]) -> Handle {
         let starts = self.input(&[open(id), data(id, request)]);
         let [handle] = starts[..] else { panic!("{starts:?}") };
         self.table.set_owner(&handle, CONSUMER, 0, &mut self.world).expect("open");
         handle
     }
 
-    fn recv(&mut self, handle: &Handle, length: usize) -> Result<Result<Vec<u8>, u64>, RecvError> {
+    pub(super) fn recv(&mut self, handle: &Handle, length: usize) -> Result<Result<Vec<u8>, u64>, RecvError> {
         let result = self.table.recv(handle, length, CONSUMER, 0, &mut self.world)?;
         Ok(result.map(bytes))
     }
 
-    fn send(&mut self, handle: &Handle, payload: &[u8]) -> Result<Sent, Closed> {
+    pub(super) fn send(&mut self, handle: &Handle, payload: &[u8]) -> Result<Sent, Closed> {
         self.table.send(handle, payload, CONSUMER, 0, &mut self.world)
     }
 }
@@ -568,4 +568,26 @@ fn a_link_that_goes_keeps_nothing_that_was_never_named() {
         cursor = peer.table.link_sweep(&peer.link, at, &mut peer.world);
     }
     assert_empty(&peer.table);
+}
+
+/// An owner that dies while it waits for room closes its connection, also when another process waits for the rest of the
+/// request that it has begun to answer.
+#[test]
+fn an_owner_that_dies_while_it_sends_closes_its_connection() {
+    const READER: u32 = 300;
+    let mut peer =
+        Peer::with(TestTable::with_limits(TableLimits { output_queue: 10, ..TableLimits::default() }));
+    let head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+    let handle = peer.start(1, head);
+    assert_eq!(peer.recv(&handle, 0), Ok(Ok(head.to_vec())));
+    let waits = peer.table.recv(&handle, 0, READER, 0, &mut peer.world);
+    let Ok(Err(token)) = waits else { panic!("{waits:?}") };
+    assert!(matches!(peer.send(&handle, &[b'a'; 11]), Ok(Sent::Wait { accepted: 10, .. })));
+    peer.world.kill(&peer.table, CONSUMER);
+    assert_eq!(peer.table.info(&handle), Err(Closed));
+    let told = peer.world.mail.drain(..).find_map(|(to, message)| match message {
+        Message::Answer { token: of, result } if to == READER => Some((of, result.map(bytes))),
+        _ => None,
+    });
+    assert_eq!(told, Some((token, Err(End::Closed))));
 }
