@@ -42,8 +42,8 @@ pub(super) enum Request {
 
 impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
     pub(super) fn queues(&mut self) -> &mut Queues<P, C> {
-        let (http, packet) = (self.flags.http, self.packet);
-        self.queues.get_or_insert_with(|| Box::new(Queues::new(http, packet)))
+        let (framing, packet) = (self.flags.at_rest(), self.packet);
+        self.queues.get_or_insert_with(|| Box::new(Queues::new(framing, packet)))
     }
 
     /// The next thing for a reader that wants `length` bytes (0: all there is), or one packet.
@@ -326,8 +326,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             }
             return;
         }
-        let http = slot.flags.http;
-        if let Some(queues) = slot.queues.take_if(|queues| queues.is_idle(http)) {
+        let at_rest = slot.flags.at_rest();
+        if let Some(queues) = slot.queues.take_if(|queues| queues.is_idle(at_rest)) {
             self.spare(queues);
         }
     }
@@ -368,12 +368,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             && let Some(queues) = slot.queues.as_mut()
         {
             queues.output.clear();
-            if std::mem::take(&mut queues.polled)
-                && let Some(owner) = slot.owner
-            {
-                self.abandoned += 1;
-                host.abandon(owner);
-            }
+        }
+        if std::mem::take(&mut slot.flags.polled)
+            && let Some(owner) = slot.owner
+        {
+            self.abandoned += 1;
+            host.abandon(owner);
         }
         self.wake_all(place, end, host);
     }

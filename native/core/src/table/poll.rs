@@ -72,8 +72,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Closed)?;
         let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
-        let queues = slot.queues.as_mut().filter(|queues| queues.polled).ok_or(Closed)?;
-        queues.polled = false;
+        if !std::mem::take(&mut slot.flags.polled) {
+            return Err(Closed);
+        }
         slot.finish_request();
         let next = slot.request();
         if let Request::Complete(total) = next {
@@ -131,7 +132,7 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
         }
         let mut chunks = queues.input.take(total);
         queues.framing = Framing::Request { left: 0, answered: false };
-        queues.polled = true;
+        self.flags.polled = true;
         let request = if chunks.len() == 1 { chunks.pop()? } else { C::copy_from(&concat(&chunks)) };
         Some((request, whole))
     }

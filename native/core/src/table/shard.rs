@@ -124,7 +124,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         if slot.queues.is_none()
             && let Some(mut queues) = self.spare.pop()
         {
-            queues.renew(slot.flags.http, slot.packet);
+            queues.renew(slot.flags.at_rest(), slot.packet);
             slot.queues = Some(queues);
         }
     }

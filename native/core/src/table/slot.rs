@@ -36,10 +36,14 @@ pub(super) enum Framing {
     Skip { left: u64 },
 }
 
-impl Framing {
-    /// That of a connection in which nothing is going on.
-    const fn between(http: bool) -> Self {
-        if http { Self::Boundary { scanned: 0 } } else { Self::Stream }
+impl Flags {
+    /// The framing of a connection of which nothing is queued.
+    pub(super) const fn at_rest(self) -> Framing {
+        match (self.http, self.polled) {
+            (true, true) => Framing::Request { left: 0, answered: false },
+            (true, false) => Framing::Boundary { scanned: 0 },
+            (false, _) => Framing::Stream,
+        }
     }
 }
 
@@ -91,6 +95,8 @@ pub(super) struct Flags {
     pub(super) output_closed: bool,
     /// Somebody who uses the connection has been told that it is closed.
     pub(super) told: bool,
+    /// The request was taken whole, by a process that ends with its client, and is not answered yet.
+    pub(super) polled: bool,
 }
 
 impl<P: Copy, C> Slot<P, C> {
@@ -179,12 +185,10 @@ pub(super) struct Queues<P, C> {
     pub(super) ready: Option<ReadyMode>,
     /// The connection waits in its link's queue of ready connections (or its opener was told of output).
     pub(super) queued: bool,
-    /// The request was taken whole, by a process that ends with its client.
-    pub(super) polled: bool,
 }
 
 impl<P, C> Queues<P, C> {
-    pub(super) fn new(http: bool, packet: Packet) -> Self {
+    pub(super) fn new(framing: Framing, packet: Packet) -> Self {
         Self {
             input: Input::default(),
             readers: VecDeque::new(),
@@ -192,7 +196,7 @@ impl<P, C> Queues<P, C> {
             output: Output::default(),
             active: Active::Passive,
             packet,
-            framing: Framing::between(http),
+            framing,
             in_head: false,
             scanned: 0,
             body: None,
@@ -200,15 +204,14 @@ impl<P, C> Queues<P, C> {
             grant: 0,
             ready: None,
             queued: false,
-            polled: false,
         }
     }
 }
 
 impl<P, C: Chunk> Queues<P, C> {
     /// Whether there is nothing in them that their connection would miss.
-    pub(super) fn is_idle(&self, http: bool) -> bool {
-        self.framing == Framing::between(http)
+    pub(super) fn is_idle(&self, at_rest: Framing) -> bool {
+        self.framing == at_rest
             && self.active == Active::Passive
             && !self.in_head
             && self.body.is_none()
@@ -220,12 +223,11 @@ impl<P, C: Chunk> Queues<P, C> {
             && self.grant == 0
             && self.ready.is_none()
             && !self.queued
-            && !self.polled
     }
 
     /// Makes idle ones as good as new for another connection.
-    pub(super) fn renew(&mut self, http: bool, packet: Packet) {
-        self.framing = Framing::between(http);
+    pub(super) fn renew(&mut self, framing: Framing, packet: Packet) {
+        self.framing = framing;
         self.packet = packet;
         self.scanned = 0;
     }

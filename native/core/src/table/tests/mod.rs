@@ -3,6 +3,7 @@
 mod link;
 mod local;
 mod model;
+mod poll;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;

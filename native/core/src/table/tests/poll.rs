@@ -1,0 +1,139 @@
+//! Requests that are taken whole by a process that ends with its client.
+
+use super::link::{CONSUMER, Peer, REQUEST, close, data, open};
+use super::*;
+use crate::limits::SMALL_BODY;
+use crate::packet::Fields;
+
+const TARGETS: [&[u8]; 2] = [b"/bosh", b"/bosh/"];
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+impl Peer {
+    /// A request on a connection of its own: its consumer has to be started.
+    fn request(&mut self, id: u64, request: &[u8]) -> Handle {
+        let starts = self.input(&[open(id), data(id, request)]);
+        let [handle] = starts[..] else { panic!("{starts:?}") };
+        handle
+    }
+
+    fn take(&mut self, handle: &Handle) -> Result<Option<Vec<u8>>, Closed> {
+        let taken = self.table.take_request(handle, &mut Fields::new(), CONSUMER, 0, &mut self.world)?;
+        Ok(taken.map(|(bytes, _)| bytes))
+    }
+
+    fn end(&mut self, handle: &Handle) -> Result<bool, Closed> {
+        self.table.end_request(handle, &mut self.world)
+    }
+}
+
+/// A poll is taken, answered and ended; while it is held its connection has nothing but its slot.
+#[test]
+fn a_poll_is_taken_held_answered_and_ended() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
+    assert_eq!(peer.table.stats().busy, 0);
+    assert_eq!(peer.table.info(&handle).expect("open").owner, Some(CONSUMER));
+    assert_eq!(peer.send(&handle, ANSWER), Ok(Sent::All));
+    assert_eq!(peer.output(), ["data 1 38"]);
+    assert_eq!(peer.end(&handle), Ok(false));
+    assert_eq!(peer.output(), ["ready 1 Request"]);
+    assert_eq!(peer.table.info(&handle).expect("open").owner, None);
+    assert_eq!(peer.end(&handle), Err(Closed), "nothing is taken now");
+    let starts = peer.input(&[data(1, REQUEST)]);
+    assert_eq!(starts, [handle], "the next request starts a consumer");
+    assert_eq!(peer.table.abandoned(), 0);
+}
+
+/// Only a POST with a body, for one of the paths, that is there to its last byte is a poll.
+#[test]
+fn other_requests_are_no_polls() {
+    let large = SMALL_BODY + 1;
+    let cases = [
+        (true, "POST /bosh?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned()),
+        (true, "POST /bosh/ HTTP/1.0\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned()),
+        (false, "POST /boshy HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned()),
+        (false, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned()),
+        (false, "PUT /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned()),
+        (false, "GET /bosh HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (false, "POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        (false, format!("POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: {large}\r\n\r\nb")),
+    ];
+    for (expected, request) in &cases {
+        let mut peer = Peer::new();
+        let handle = peer.request(1, request.as_bytes());
+        assert_eq!(peer.table.is_poll(&handle, &TARGETS), *expected, "{request}");
+        assert!(!peer.table.is_poll(&handle, &[]), "without a target there are none");
+    }
+}
+
+/// What is not all there, or was begun by a reader, is not taken, and is still read step by step.
+#[test]
+fn what_is_not_whole_is_left_to_readers() {
+    let mut peer = Peer::new();
+    let head = format!("POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", SMALL_BODY + 1);
+    let handle = peer.request(1, head.as_bytes());
+    assert_eq!(peer.take(&handle), Ok(None));
+    assert_eq!(peer.recv(&handle, 0), Ok(Ok(head.into_bytes())));
+    let handle = peer.request(2, REQUEST);
+    assert_eq!(peer.recv(&handle, 4), Ok(Ok(b"POST".to_vec())));
+    assert_eq!(peer.take(&handle), Ok(None));
+    assert!(!peer.table.is_poll(&handle, &TARGETS));
+}
+
+/// The client of a held poll goes: the process is ended, which is counted, and nothing is left.
+#[test]
+fn a_poll_whose_client_goes_is_abandoned() {
+    let mut peer = Peer::new();
+    // Not one that was answered.
+    let handle = peer.request(2, REQUEST);
+    assert!(peer.take(&handle).is_ok());
+    assert_eq!(peer.end(&handle), Ok(false));
+    assert_eq!(peer.input(&[close(2)]), []);
+    assert_eq!(peer.table.abandoned(), 0);
+    let handle = peer.request(1, REQUEST);
+    assert!(peer.take(&handle).is_ok());
+    assert_eq!(peer.input(&[close(1)]), []);
+    assert_eq!((peer.world.abandoned.as_slice(), peer.table.abandoned()), (&[CONSUMER][..], 1));
+    assert_eq!(peer.send(&handle, ANSWER), Err(Closed));
+    assert_eq!(peer.end(&handle), Err(Closed));
+    peer.world.kill(&peer.table, CONSUMER);
+    assert_empty(&peer.table);
+}
+
+/// A poll whose process is taken before its client goes finds that out when it takes the request.
+#[test]
+fn a_client_that_goes_first_leaves_nothing_to_take() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    assert_eq!(peer.input(&[close(1)]), []);
+    assert_eq!(peer.take(&handle), Err(Closed));
+    assert_empty(&peer.table);
+}
+
+/// A request that waits behind a poll asks for a consumer of its own; the process of the poll has nothing to do with it.
+#[test]
+fn the_next_request_gets_another_consumer() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, &[REQUEST, REQUEST].concat());
+    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
+    assert_eq!(peer.send(&handle, ANSWER), Ok(Sent::All));
+    assert_eq!(peer.end(&handle), Ok(true));
+    peer.world.kill(&peer.table, CONSUMER);
+    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
+}
+
+/// The process of a poll dies: its connection closes.
+#[test]
+fn a_poll_that_dies_closes_its_connection() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    assert!(peer.take(&handle).is_ok());
+    peer.world.kill(&peer.table, CONSUMER);
+    assert_eq!(peer.output(), ["close 1 Normal"]);
+    assert_eq!(peer.table.info(&handle), Err(Closed));
+    assert_eq!(peer.world.abandoned, []);
+}
