@@ -31,6 +31,9 @@
 -define(TURN, 4).
 %% Sessions that are looked at in a turn of a walk: a million in less than three minutes.
 -define(SESSIONS_PER_TURN, 25).
+%% A client session that has run for less than this between two looks has done nothing: a stanza takes more, and each look
+%% takes a little.
+-define(STILL, 200).
 %% Milliseconds between the starts of two walks through all sessions.
 -define(WALK_EVERY, 10000).
 
@@ -243,7 +246,7 @@ user(#entry{pid = Poll, mode = Mode, reductions = poll}, State) ->
     end;
 user(#entry{pid = C2s, mode = Mode, reductions = Reductions}, State) ->
     case process_info(C2s, [reductions, monitors | ?WANTED]) of
-        [{reductions, Reductions}, {monitors, Monitors} | Info] ->
+        [{reductions, Now}, {monitors, Monitors} | Info] when Now - Reductions < ?STILL ->
             case [Pid || {process, Pid} <- Monitors, is_pid(Pid), node(Pid) =:= node()] of
                 [Session | _] ->
                     tidy(C2s, Info, Mode, http, State),

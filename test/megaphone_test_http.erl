@@ -4,7 +4,7 @@
 
 -include("megaphone_test.hrl").
 
--export([connect/2, post/3, read/1, bosh_login/1, bosh/4, bosh_end/3, websocket_login/1]).
+-export([connect/2, post/3, send/3, read/1, bosh_login/1, bosh_login/2, bosh/4, bosh_send/5, bosh_end/3, websocket_login/1, until/2]).
 
 -define(STREAM, "xmlns:xmpp='urn:xmpp:xbosh'").
 -define(HTTPBIND, "xmlns='http://jabber.org/protocol/httpbind'").
@@ -23,11 +23,16 @@ connect(Port, From) ->
 %% A request, and the body of its answer.
 -spec post(gen_tcp:socket(), iodata(), iodata()) -> {Status :: integer(), Body :: binary()}.
 post(Socket, Path, Body) ->
-    ok = gen_tcp:send(Socket, [
+    ok = send(Socket, Path, Body),
+    read(Socket).
+
+%% A request, without its answer.
+-spec send(gen_tcp:socket(), iodata(), iodata()) -> ok.
+send(Socket, Path, Body) ->
+    gen_tcp:send(Socket, [
         "POST ", Path, " HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: ",
         integer_to_list(iolist_size(Body)), "\r\n\r\n", Body
-    ]),
-    read(Socket).
+    ]).
 
 -spec read(gen_tcp:socket()) -> {Status :: integer(), Body :: binary()}.
 read(Socket) ->
@@ -51,9 +56,14 @@ fields(Socket, Length) ->
 %% The session id, the full JID and the number of the next request.
 -spec bosh_login(gen_tcp:socket()) -> {Sid :: binary(), Jid :: binary(), Rid :: pos_integer()}.
 bosh_login(Socket) ->
+    bosh_login(Socket, 60).
+
+%% The same with a time in seconds for which polls are held.
+-spec bosh_login(gen_tcp:socket(), pos_integer()) -> {Sid :: binary(), Jid :: binary(), Rid :: pos_integer()}.
+bosh_login(Socket, Wait) ->
     First = [
         "<body ", ?HTTPBIND, " ", ?STREAM, " rid='", integer_to_list(?FIRST_RID),
-        "' to='localhost' xml:lang='en' wait='60' hold='1' content='text/xml; charset=utf-8' ver='1.6' xmpp:version='1.0'/>"
+        "' to='localhost' xml:lang='en' wait='", integer_to_list(Wait), "' hold='1' content='text/xml; charset=utf-8' ver='1.6' xmpp:version='1.0'/>"
     ],
     {200, Created} = post(Socket, "/bosh", First),
     Sid = attribute("sid", Created),
@@ -62,6 +72,11 @@ bosh_login(Socket) ->
     Restart = ["<body ", ?HTTPBIND, " ", ?STREAM, " rid='", integer_to_list(?FIRST_RID + 2), "' sid='", Sid, "' xmpp:restart='true' to='localhost'/>"],
     {200, _} = post(Socket, "/bosh", Restart),
     {Sid, jid(bosh(Socket, Sid, ?FIRST_RID + 3, ?BIND)), ?FIRST_RID + 4}.
+
+%% A request with attributes, without its answer.
+-spec bosh_send(gen_tcp:socket(), binary(), pos_integer(), iodata(), iodata()) -> ok.
+bosh_send(Socket, Sid, Rid, Attributes, Stanza) ->
+    send(Socket, "/bosh", ["<body ", ?HTTPBIND, " rid='", integer_to_list(Rid), "' sid='", Sid, "' ", Attributes, ">", Stanza, "</body>"]).
 
 -spec bosh(gen_tcp:socket(), binary(), pos_integer(), iodata()) -> binary().
 bosh(Socket, Sid, Rid, Stanza) ->
