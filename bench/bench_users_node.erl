@@ -4,7 +4,7 @@
 
 -export([start/3, stop/1]).
 %% In the node.
--export([boot/1, shut/0, populate/1, snapshot/0]).
+-export([boot/1, shut/0, populate/1, sizes/0, snapshot/0]).
 -export_type([settings/0, ejabberd/0, snapshot/0]).
 
 -type settings() :: #{
@@ -162,6 +162,12 @@ name(Number) ->
 befriend(User, Contact) ->
     Jid = {Contact, ?HOST, <<>>},
     mnesia:dirty_write(roster, {roster, {User, ?HOST, Jid}, {User, ?HOST}, Jid, <<>>, both, none, [], <<>>, []}).
+
+%% @private
+%% @doc What can be looked at without a change: bytes of RSS, and of `erlang:memory(total)'.
+-spec sizes() -> {Rss :: non_neg_integer(), Total :: non_neg_integer()}.
+sizes() ->
+    {bench_vm:rss(), erlang:memory(total)}.
 
 %% @private
 %% @doc The memory first: asking the processes changes it.

@@ -8,6 +8,9 @@
     users := pos_integer(),
     base := bench_users_node:snapshot(),
     at := bench_users_node:snapshot(),
+    %% Bytes, in the second half of the idle time.
+    rss_growth := integer(),
+    total_growth := integer(),
     ecm_rss := integer(),
     kernel := integer(),
     cpu_ms_per_login := float(),
@@ -122,7 +125,7 @@ json(Steps) ->
         per_user => maps:map(fun(_, Value) -> float(Value) end, figures(Steps)),
         steps => [
             (maps:with(
-                [users, cpu_ms_per_login, cpu_ms_idle_per_user_minute, logins_per_second, login_us_p99, login_us_max, retried, requests_per_login],
+                [users, rss_growth, total_growth, cpu_ms_per_login, cpu_ms_idle_per_user_minute, logins_per_second, login_us_p99, login_us_max, retried, requests_per_login],
                 Step
             ))#{
                 measured => raw(Step),
@@ -184,9 +187,12 @@ tables(Kind, Steps) ->
     #{users := Users} = Last = lists:last(Steps),
     [
         {
-            [Kind, ": above the empty node, kB each"],
-            ["users", "RSS", "total", "processes", "system", "binary", "ETS"],
-            [[bench_report:thousands(Count) | Each(Step)] || #{users := Count} = Step <- Steps]
+            [Kind, ": above the empty node, kB each; growth in the second half of the idle time"],
+            ["users", "RSS", "total", "processes", "system", "binary", "ETS", "RSS grew", "total grew"],
+            [
+                [bench_report:thousands(Count) | Each(Step)] ++ [kilobytes(Grown / Count) || Grown <- [Rss, Total]]
+             || #{users := Count, rss_growth := Rss, total_growth := Total} = Step <- Steps
+            ]
         },
         {
             [Kind, ": processes of ", bench_report:thousands(Users), " users"],
