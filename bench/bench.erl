@@ -49,7 +49,8 @@ run(#{names := Names, json := Json, record := Record} = Options) ->
 reports("table", Options) -> bench_table:run(Options);
 reports("parse", Options) -> [bench_parse:run(Options)];
 reports("latency", Options) -> [bench_latency:run(Options)];
-reports("memory", Options) -> [bench_users:run(Options)].
+reports("memory", Options) -> [bench_users:run(Options)];
+reports("chat", Options) -> [bench_chat:run(Options)].
 
 %% What was asked for is part of the name, where that makes a difference.
 -spec title(string(), options()) -> string().

@@ -3,6 +3,9 @@
 -module(bench_users).
 
 -export([run/1]).
+%% For other benchmarks with users.
+-export([plan/1, kinds/1, in_fresh_node/4, log_in/4, cpu/1]).
+-export_type([plan/0, online/0]).
 
 -type options() :: #{quick := boolean(), settings := #{string() => string()}, _ => _}.
 
@@ -16,6 +19,17 @@
     browser :: boolean(),
     node :: bench_users_node:settings()
 }).
+
+-opaque plan() :: #plan{}.
+
+-type online() :: #{
+    generators := [bench_program:program()],
+    %% Process numbers of ejabberd and of the connection managers.
+    servers := [pos_integer()],
+    %% What the generators said when all were online.
+    ready := [binary()],
+    seconds := float()
+}.
 
 %% Descriptors that a process can have here, less some for itself.
 -define(DESCRIPTORS, 19500).
@@ -40,7 +54,8 @@ run(Options) ->
         vm_options => list_to_binary(lists:join(" ", maps:get(vm, Node)))
     }).
 
--spec plan(options()) -> #plan{}.
+%% @doc What was asked for.
+-spec plan(options()) -> plan().
 plan(#{quick := Quick, settings := Settings}) ->
     Get = fun(Name, Default) -> maps:get(Name, Settings, Default) end,
     Sizes =
@@ -90,18 +105,29 @@ measure(Kind, #plan{sizes = Sizes} = Plan) ->
     [in_fresh_node(Kind, Users, Plan) || Users <- Sizes].
 
 -spec in_fresh_node(string(), pos_integer(), #plan{}) -> bench_users_report:step().
-in_fresh_node(Kind, Users, #plan{profile = Profile, node = Settings} = Plan) ->
-    bench_vm:say("memory of ~b idle users, ~s, ~s", [Users, Kind, Profile]),
+in_fresh_node(Kind, Users, Plan) ->
+    in_fresh_node(Kind, Users, Plan, fun(#{node := Node} = Ejabberd, Ecms) ->
+        Base = bench_vm:call(Node, bench_users_node, snapshot, []),
+        (with_users(Kind, Users, Ejabberd, Ecms, Plan))#{users => Users, base => Base}
+    end).
+
+%% @doc Calls a function with an ejabberd of its own, and its connection managers, and stops them.
+-spec in_fresh_node(string(), pos_integer(), plan(), Fun) -> Result when
+    Fun :: fun((bench_users_node:ejabberd(), [bench_program:program()]) -> Result).
+in_fresh_node(Kind, Users, #plan{profile = Profile, node = Settings}, Fun) ->
+    bench_vm:say("~b users, ~s, ~s", [Users, Kind, Profile]),
     check(Kind, Users),
-    Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Users, Settings),
-    #{node := Node} = Ejabberd,
-    Base = bench_vm:call(Node, bench_users_node, snapshot, []),
+    #{node := Node} = Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Users, Settings),
     Profile =:= typical andalso (ok = bench_vm:call(Node, bench_users_node, populate, [Users])),
     Ecms = connection_managers(Kind, Users, Ejabberd),
-    Step = with_users(Kind, Users, Ejabberd, Ecms, Plan),
+    Result = Fun(Ejabberd, Ecms),
     lists:foreach(fun bench_program:stop/1, Ecms),
     ok = bench_users_node:stop(Ejabberd),
-    Step#{users => Users, base => Base}.
+    Result.
+
+%% @doc Kinds that were asked for.
+-spec kinds(plan()) -> [string()].
+kinds(#plan{kinds = Kinds}) -> Kinds.
 
 %% Stock ejabberd takes a descriptor for each connection.
 -spec check(string(), pos_integer()) -> ok.
@@ -130,18 +156,13 @@ connection_managers(Kind, Users, #{listeners := Listeners}) ->
     ].
 
 -spec with_users(string(), pos_integer(), bench_users_node:ejabberd(), [bench_program:program()], #plan{}) -> map().
-with_users(Kind, Users, #{node := Node} = Ejabberd, Ecms, #plan{idle = Idle} = Plan) ->
-    Targets = targets(Kind, Ejabberd, Ecms),
-    Servers = [maps:get(os_pid, Ejabberd) | [OsPid || #{os_pid := OsPid} <- Ecms]],
+with_users(Kind, Users, #{node := Node, os_pid := OsPid} = Ejabberd, Ecms, #plan{idle = Idle} = Plan) ->
     EcmBefore = rss(Ecms),
     Kernel = kernel(),
-    Cpu = cpu(Servers),
-    Began = erlang:monotonic_time(millisecond),
-    Generators = generators(Kind, Users, Targets, Plan),
-    Within = ?LOGIN_WITHIN + 3 * 1000 * Users div Plan#plan.pace,
-    Ready = [bench_program:await(Generator, "\"event\":\"ready\"", Within) || Generator <- Generators],
+    Cpu = cpu([OsPid | [EcmPid || #{os_pid := EcmPid} <- Ecms]]),
+    #{generators := Generators, servers := Servers, ready := Ready, seconds := Took} =
+        log_in(Kind, Users, {Ejabberd, Ecms}, Plan),
     LoginCpu = (cpu(Servers) - Cpu) / Users,
-    Took = (erlang:monotonic_time(millisecond) - Began) / 1000,
     ok = bench_program:watch(Generators, Idle * 500),
     {HalfRss, HalfTotal} = bench_vm:call(Node, bench_users_node, sizes, []),
     ok = bench_program:watch(Generators, Idle * 500),
@@ -162,6 +183,20 @@ with_users(Kind, Users, #{node := Node} = Ejabberd, Ecms, #plan{idle = Idle} = P
     },
     lists:foreach(fun bench_program:stop/1, Generators),
     Found.
+
+%% @doc Has so many users log in.
+-spec log_in(string(), pos_integer(), {bench_users_node:ejabberd(), [bench_program:program()]}, plan()) -> online().
+log_in(Kind, Users, {#{os_pid := OsPid} = Ejabberd, Ecms}, Plan) ->
+    Began = erlang:monotonic_time(millisecond),
+    Generators = generators(Kind, Users, targets(Kind, Ejabberd, Ecms), Plan),
+    Within = ?LOGIN_WITHIN + 3 * 1000 * Users div Plan#plan.pace,
+    Ready = [bench_program:await(Generator, "\"event\":\"ready\"", Within) || Generator <- Generators],
+    #{
+        generators => Generators,
+        servers => [OsPid | [EcmPid || #{os_pid := EcmPid} <- Ecms]],
+        ready => Ready,
+        seconds => (erlang:monotonic_time(millisecond) - Began) / 1000
+    }.
 
 %% Where the users connect to.
 -spec targets(string(), bench_users_node:ejabberd(), [bench_program:program()]) -> [string()].
@@ -207,7 +242,7 @@ generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries =
 rss(Programs) ->
     lists:sum([bench_program:rss(OsPid) || #{os_pid := OsPid} <- Programs]).
 
-%% Milliseconds that these have run.
+%% @doc Milliseconds that these have run.
 -spec cpu([pos_integer()]) -> non_neg_integer().
 cpu(OsPids) ->
     10 * lists:sum([bench_program:ticks(OsPid) || OsPid <- OsPids]).

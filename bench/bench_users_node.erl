@@ -4,7 +4,7 @@
 
 -export([start/3, stop/1]).
 %% In the node.
--export([boot/1, shut/0, populate/1, sizes/0, snapshot/0]).
+-export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0]).
 -export_type([settings/0, ejabberd/0, snapshot/0]).
 
 -type settings() :: #{
@@ -168,6 +168,15 @@ befriend(User, Contact) ->
 -spec sizes() -> {Rss :: non_neg_integer(), Total :: non_neg_integer()}.
 sizes() ->
     {bench_vm:rss(), erlang:memory(total)}.
+
+%% @private
+%% @doc What the sweeper has done, where there is one.
+-spec sweeper() -> #{atom() => term()}.
+sweeper() ->
+    case whereis(megaphone_sweeper) of
+        undefined -> #{};
+        _ -> megaphone_sweeper:info()
+    end.
 
 %% @private
 %% @doc The memory first: asking the processes changes it.

@@ -25,6 +25,8 @@ all() ->
         http_api,
         the_clients_address_decides,
         other_requests,
+        bosh_requests,
+        hooks_see_bosh_requests,
         handler_that_dies,
         keep_alive, answers_without_a_body, chunked_requests, expected_requests, pipelining,
         session_shows_the_clients_address,
@@ -220,6 +222,56 @@ other_requests(Config) ->
     %% What serves it in ejabberd 26.07 dies of it, and its own listener then answers nothing at all.
     ZeroSame =:= [] andalso ?assertEqual([502], [status(Answer) || Answer <- curl(Config, front, Zero)]),
     file:delete(Large).
+
+bosh_requests(Config) ->
+    %% What goes to mod_bosh, most of it by a process of Megaphone's own, is answered as ejabberd's own listener answers.
+    Body = fun(Attributes) -> "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' " ++ Attributes ++ "/>" end,
+    Unknown = ["-d", Body("sid='none'")],
+    Post = fun(Url) -> Unknown ++ [url(Url)] end,
+    Field = fun(Text) -> ["-H", Text] ++ Post("/bosh") end,
+    check_same(Config, [
+        {200, Post("/bosh")}, {200, Post("/bosh/")}, {200, Post("/bosh?some=query")}, {400, Post("/bosh/more")}, {404, Post("/boshy")},
+        {200, ["--path-as-is" | Post("//bosh")]}, {200, ["--path-as-is" | Post("/%62osh")]}, {200, ["--path-as-is" | Post("/x/../bosh")]},
+        {400, ["-d", "no xml", url("/bosh")]}, {400, ["-d", "", url("/bosh")]}, {400, ["-d", "<other/>", url("/bosh")]},
+        {200, ["-d", Body(""), url("/bosh")]}, {200, ["-d", Body("to='nowhere.example'"), url("/bosh")]},
+        {200, [url("/bosh")]}, {200, ["-X", "OPTIONS", url("/bosh")]}, {400, ["--head", url("/bosh")]}, {400, ["-X", "PUT" | Post("/bosh")]},
+        {200, Field("Content-Type: text/xml; charset=utf-8")}, {200, Field("Connection: close")}, {200, Field("X-Forwarded-For: 1.2.3.4")},
+        {200, Field("Host: other.example")}, {200, Field("Host: LOCALHOST:5280")}, {200, Field("Host: [::1]:5280")}, {200, Field("Host: [::1]")},
+        {200, Field("Authorization: Basic eDp5")}, {200, Field("Cookie: " ++ lists:duplicate(7000, $c))}
+    ]),
+    %% A body that is too long to be there at once, and one that came in chunks.
+    File = filename:join(get(own, Config), "body.xml"),
+    ok = file:write_file(File, [Body("sid='none' x='" ++ lists:duplicate(300000, $x) ++ "'")]),
+    check_same(Config, [{200, ["--data-binary", "@" ++ File, url("/bosh")]}]),
+    [Chunked] = curl(Config, front, ["-H", "Transfer-Encoding: chunked" | Post("/bosh")]),
+    [Whole] = curl(Config, front, Post("/bosh")),
+    ?assertEqual(maps:get(body, Whole), maps:get(body, Chunked)),
+    %% One connection serves them all, one after the other, whoever answers.
+    Mixed = Post("/bosh") ++ [url("/bosh/"), url("/bosh/more"), url("/bosh")],
+    ?assertEqual([{200, "1"}, {200, "0"}, {400, "0"}, {200, "0"}], connects(curl(Config, front, Mixed))),
+    Socket = connect(get(front, Config)),
+    Request = request("POST", "/bosh", list_to_binary(Body("sid='none'"))),
+    ok = gen_tcp:send(Socket, [Request, Request, request("POST", "/test/echo", <<"x">>), Request]),
+    Answers = [answer(Socket) || _ <- lists:seq(1, 4)],
+    Answer = lists:nth(1, Answers),
+    ?assertMatch({200, _}, Answer),
+    ?assertEqual([Answer, Answer], [lists:nth(N, Answers) || N <- [2, 4]]),
+    ok = gen_tcp:close(Socket).
+
+hooks_see_bosh_requests(Config) ->
+    %% As long as a hook wants to see requests they all go through ejabberd_http, which runs it.
+    Node = get(node, Config),
+    Request = ["-d", "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' sid='none'/>", url("/bosh")],
+    Seen = fun() -> call(Node, megaphone_test_handler, seen, []) end,
+    ?assertEqual(0, Seen()),
+    [Before] = curl(Config, front, Request),
+    ok = call(Node, ejabberd_hooks, add, [http_request_debug, megaphone_test_handler, request_debug, 50]),
+    [During] = curl(Config, front, Request),
+    ?assertEqual(1, Seen()),
+    ok = call(Node, ejabberd_hooks, delete, [http_request_debug, megaphone_test_handler, request_debug, 50]),
+    [After] = curl(Config, front, Request),
+    ?assertEqual(1, Seen()),
+    ?assertEqual([Before, Before], [During, After]).
 
 handler_that_dies(Config) ->
     %% A handler that crashes or is killed costs its client that answer (502), and no other request anything.

@@ -3,7 +3,7 @@
 
 -include("megaphone_test.hrl").
 
--export([start/0, process/2, held/1, do/2, answer/2, bytes/1, echo/4]).
+-export([start/0, process/2, held/1, do/2, answer/2, bytes/1, echo/4, request_debug/1, seen/0]).
 
 %% Places in ejabberd's #request{} record, the same in all versions since 21.01. Its header file is not included, so
 %% that the tests compile without ejabberd.
@@ -46,6 +46,17 @@ process([<<"crash">>], _Request) ->
     error(crash_of_a_test);
 process(_, _Request) ->
     {404, [], <<"not here">>}.
+
+%% For the hook http_request_debug: counts.
+-spec request_debug({[binary()], tuple()}) -> ok.
+request_debug({_LocalPath, Request}) when element(1, Request) =:= request ->
+    _ = ets:update_counter(?TABLE, seen, 1, {seen, 0}),
+    ok.
+
+%% In the node: how many requests the hook has seen.
+-spec seen() -> non_neg_integer().
+seen() ->
+    lists:sum([Count || {seen, Count} <- ets:lookup(?TABLE, seen)]).
 
 %% The body that `echo' answers.
 -spec echo(atom(), binary(), binary(), {inet:ip_address(), inet:port_number()}) -> binary().
