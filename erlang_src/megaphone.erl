@@ -193,9 +193,16 @@ parse_packet(Packet) ->
 %%
 %% `memory' in `stats' is what the table takes, in bytes, queued data included. The VM counts it, too: in
 %% `erlang:memory(system)', queued input of at least 64 bytes in `erlang:memory(binary)'.
--spec info() -> #{stats := map(), limits := map(), links := non_neg_integer()}.
+%%
+%% `counters': what was counted since the start of the node; `abandoned' are polls whose clients went before the answer.
+-spec info() -> #{stats := map(), counters := map(), limits := map(), links := non_neg_integer()}.
 info() ->
-    #{stats => megaphone_nif:stats(), limits => megaphone_nif:limits(), links => megaphone_links:count()}.
+    #{
+        stats => megaphone_nif:stats(),
+        counters => megaphone_nif:counters(),
+        limits => megaphone_nif:limits(),
+        links => megaphone_links:count()
+    }.
 
 %% @doc What is known about a connection. It holds nothing of what users wrote.
 -spec info(handle()) -> {ok, #{atom() => term()}} | {error, closed}.

@@ -11,4 +11,5 @@
 mod connections;
 mod links;
 mod owners;
+mod polls;
 mod world;

@@ -10,6 +10,7 @@ use std::thread::current;
 use loom::{sync::Arc as TableArc, sync::Mutex, thread};
 use megaphone_core::limits::TableLimits;
 use megaphone_core::link::{Frame, Hello, Kind, Open, Role};
+use megaphone_core::packet::Fields;
 use megaphone_core::table::{
     Action, Active, Closed, Data, Handle, Host, InputEnd, Link, Message, Packet, RecvError, Refused, Sent,
     Stats, Table,
@@ -65,6 +66,8 @@ pub(crate) enum Mail {
     Passive,
     LinkOutput,
     Output,
+    /// No message: the process of a poll is to be ended.
+    Abandoned,
 }
 
 /// How a read began.
@@ -126,7 +129,9 @@ impl Host for Vm {
         self.0.mail.lock().expect("mail").push((to, mail));
     }
 
-    fn abandon(&mut self, _pid: Self::Pid) {}
+    fn abandon(&mut self, pid: u32) {
+        self.0.mail.lock().expect("mail").push((pid, Mail::Abandoned));
+    }
 
     fn is_alive(&mut self, pid: u32) -> bool {
         !self.0.processes.lock().expect("processes").dead.contains(&pid)
@@ -219,6 +224,16 @@ impl Vm {
 
     pub(crate) fn set_owner(&self, handle: &Handle, pid: u32) -> Result<(), Closed> {
         self.table.set_owner(handle, pid, 0, &mut self.clone())
+    }
+
+    /// Takes a poll; whether there was one.
+    pub(crate) fn take_request(&self, handle: &Handle, pid: u32) -> Result<bool, Closed> {
+        let taken = self.table.take_request(handle, &mut Fields::new(), pid, 0, &mut self.clone())?;
+        Ok(taken.is_some())
+    }
+
+    pub(crate) fn end_request(&self, handle: &Handle) -> Result<bool, Closed> {
+        self.table.end_request(handle, &mut self.clone())
     }
 
     pub(crate) fn set_active(&self, handle: &Handle, active: Active) -> Result<(), RecvError> {
