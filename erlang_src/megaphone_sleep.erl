@@ -91,6 +91,8 @@ stream(Pid, {status, Pid, {module, p1_server}, [_Dictionary, running, Parent, []
 stream(_Pid, _Status, _Limits, #context{counters = Counters}) ->
     counters:add(Counters, ?LEFT, 1).
 
+%% An alias in the tag of a request is the tail of an improper list, see gen:reply/2.
+-dialyzer({no_improper_lists, request/3}).
 -spec request(pid(), fun((term()) -> term()), context()) -> ok.
 request(Pid, Fun, #context{nobody = Nobody, sweeper = Sweeper}) ->
     Pid ! {system, {Sweeper, [alias | Nobody]}, {replace_state, Fun}},
@@ -198,5 +200,6 @@ keeps_stack() ->
 
 -spec hibernate() -> ok.
 hibernate() ->
-    %% Not called by name: older compilers and dialyzers do not know it.
-    apply(erlang, hibernate, []).
+    %% Not called by name: older compilers, dialyzer and xref do not know it.
+    Module = binary_to_existing_atom(<<"erlang">>),
+    Module:hibernate().

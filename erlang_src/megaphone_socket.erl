@@ -33,7 +33,7 @@
     monitor/1, cancel_monitor/1,
     info/1, getstat/2, which_packet_type/1, socket_to_list/1
 ]).
--export_type([socket/0]).
+-export_type([socket/0, send_error/0]).
 
 -type socket() :: {'$inet', ?MODULE, megaphone_nif:handle()}.
 -type deadline() :: integer() | infinity.
