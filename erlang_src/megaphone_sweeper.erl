@@ -29,6 +29,10 @@
 -define(USERS_PER_TURN, 100).
 %% ... and so many milliseconds between two: at most 25,000 users a second, about one processor's worth of hibernations.
 -define(TURN, 4).
+%% A user takes as much of a turn as so many polls that were answered meanwhile.
+-define(USER, 16).
+%% Milliseconds after which it looks at the latest, when something is noted: listeners may have different `idle_after'.
+-define(LONGEST_TURN, 100).
 %% Sessions that are looked at in a turn of a walk: a million in less than three minutes.
 -define(SESSIONS_PER_TURN, 25).
 %% A client session that has run for less than this between two looks has done nothing: a stanza takes more, and each look
@@ -199,7 +203,7 @@ noreply(#state{turn = undefined, noted = Noted, walk = Walk} = State) ->
             {noreply, State, hibernate};
         {_, ended} ->
             Left = lists:min(Dues) - erlang:monotonic_time(millisecond),
-            {noreply, State#state{turn = erlang:start_timer(max(?TURN, Left), self(), turn)}};
+            {noreply, State#state{turn = erlang:start_timer(max(?TURN, min(Left, ?LONGEST_TURN)), self(), turn)}};
         {_, _} ->
             {noreply, State#state{turn = erlang:start_timer(?TURN, self(), turn)}}
     end;
@@ -214,17 +218,18 @@ due(#state{noted = Noted} = State) ->
             {Left, Over} = due(Queue, Now, Budget, State),
             {[{After, Left} || not queue:is_empty(Left)] ++ Queues, Over}
         end,
-        {[], ?USERS_PER_TURN},
+        {[], ?USERS_PER_TURN * ?USER},
         maps:to_list(Noted)
     ),
     State#state{noted = maps:from_list(Rest)}.
 
-%% Polls that were answered meanwhile cost nearly nothing.
 -spec due(Queue, integer(), integer(), #state{}) -> {Queue, integer()} when Queue :: queue:queue(#entry{}).
 due(Queue, Now, Budget, State) when Budget > 0 ->
     case queue:out(Queue) of
-        {{value, #entry{due = Due} = Entry}, Rest} when Due =< Now -> due(Rest, Now, Budget - user(Entry, State), State);
-        _ -> {Queue, Budget}
+        {{value, #entry{due = Due} = Entry}, Rest} when Due =< Now ->
+            due(Rest, Now, Budget - guarded(Entry, State), State);
+        _ ->
+            {Queue, Budget}
     end;
 due(Queue, _Now, Budget, _State) ->
     {Queue, Budget}.
@@ -233,16 +238,31 @@ due(Queue, _Now, Budget, _State) ->
 
 -define(WANTED, [current_function, message_queue_len, garbage_collection_info]).
 
-%% Answers what it cost: 1 for a user who was worked on.
--spec user(#entry{}, #state{}) -> 0 | 1.
+%% Whatever is odd about one user must not end the work on all others, or in the end, by this process's restarts, the links.
+-spec guarded(#entry{}, #state{}) -> 1 | ?USER.
+guarded(Entry, State) ->
+    try
+        user(Entry, State)
+    catch
+        Class:Reason:Stack ->
+            ?LOG_ERROR("megaphone: idle memory of a user could not be seen to: ~p:~0p at ~0p", [Class, Reason, Stack]),
+            ?USER
+    end.
+
+%% Answers what it cost.
+-spec user(#entry{}, #state{}) -> 1 | ?USER.
 user(#entry{pid = Poll, mode = Mode, reductions = poll}, State) ->
     case process_info(Poll, [monitors | ?WANTED]) of
-        [{monitors, [{process, Session} | _]} | Info] when is_pid(Session) ->
+        %% In a cluster the session may be on another node, whose business it is then.
+        [{monitors, [{process, Session} | _]} | Info] when is_pid(Session), node(Session) =:= node() ->
             tidy(Poll, Info, Mode, http, State),
             bosh_session(Session, Mode, State),
-            1;
-        _ ->
-            0
+            ?USER;
+        [{monitors, _} | Info] ->
+            tidy(Poll, Info, Mode, http, State),
+            ?USER;
+        undefined ->
+            1
     end;
 user(#entry{pid = C2s, mode = Mode, reductions = Reductions}, State) ->
     case process_info(C2s, [reductions, monitors | ?WANTED]) of
@@ -254,9 +274,9 @@ user(#entry{pid = C2s, mode = Mode, reductions = Reductions}, State) ->
                 [] ->
                     tidy(C2s, Info, Mode, tcp, State)
             end,
-            1;
+            ?USER;
         _ ->
-            0
+            1
     end.
 
 %% The process to which a client session talks, and those that are connected with it: the client session itself, and
