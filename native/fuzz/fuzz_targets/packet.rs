@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use megaphone_core::packet::{
-    FIELDS, HttpPacket, Known, MAX_TITLE_CASE, OTHER_FIELDS, Target, USUAL_FIELDS, Uri, Whole, field_index, field_line, start_line, title_case,
+    FIELDS, HttpPacket, Known, MAX_TITLE_CASE, OTHER_FIELDS, Target, USUAL_FIELDS, Uri, Whole, field_index,
+    field_line, start_line, title_case,
 };
 
 fuzz_target!(|input: &[u8]| {

@@ -369,6 +369,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             queues.framing = Framing::Stream;
             queues.ready = Some(ReadyMode::Tunnel);
             slot.flags.http = false;
+            slot.flags.polled = false;
         }
         let queues = slot.queues();
         queues.active = active;

@@ -87,6 +87,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
 
     /// The answer is complete: the other end may send the next request.
     pub(super) fn finish_request(&mut self) {
+        self.flags.polled = false;
         let queues = self.queues();
         queues.framing = Framing::Boundary { scanned: 0 };
         queues.ready = Some(ReadyMode::Request);

@@ -72,7 +72,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Closed)?;
         let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
-        if !std::mem::take(&mut slot.flags.polled) {
+        if !slot.flags.polled {
             return Err(Closed);
         }
         slot.finish_request();

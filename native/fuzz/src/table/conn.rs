@@ -46,6 +46,8 @@ pub(super) struct Remote {
     pub(super) they_closed: bool,
     /// The peer broke a rule.
     pub(super) faulty: bool,
+    /// The request was taken whole, and its process has not said that it is done.
+    pub(super) polled: bool,
 }
 
 #[derive(Debug)]
@@ -188,6 +190,7 @@ impl Conn {
                     self.pos = pos.max(request.end);
                 }
                 remote.started = false;
+                remote.polled = false;
                 self.owner = None;
                 return;
             }
@@ -243,6 +246,12 @@ impl Conn {
     pub(super) fn close(&mut self) {
         self.end();
         self.released |= self.remote.is_some();
+    }
+
+    /// Who has to be ended when the client goes now.
+    pub(super) fn abandons(&self) -> Option<u32> {
+        let polled = self.remote.as_ref().is_some_and(|remote| remote.polled && !remote.they_closed);
+        self.owner.filter(|_| polled && !self.released)
     }
 
     /// Nothing more comes or goes.

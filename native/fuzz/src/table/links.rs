@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use megaphone_core::limits::{MIN_WINDOW, WINDOW};
 use megaphone_core::link::{CloseReason, Decoder, ErrorCode, Frame, Hello, Kind, Open, ReadyMode, Role};
-use megaphone_core::table::{Action, Handle, InputEnd, Link};
+use megaphone_core::packet::Fields;
+use megaphone_core::table::{Action, Closed, Handle, InputEnd, Link};
 
 use super::conn::{Conn, Remote};
 use super::{MOST, Scene, client};
@@ -112,15 +113,48 @@ impl Scene {
 
     fn started(&mut self, handle: &Handle, script: &mut Script<'_>) {
         let at = self.peer().ids[handle.id as usize - 1].expect("a connection with this id");
-        let pid = self.pid(script);
+        let (pid, whole) = (self.pid(script), script.byte() % 4 == 0);
         let conn = &mut self.conns[at];
         assert!(conn.wants_consumer() && conn.owner.is_none(), "a consumer too many");
         assert_eq!(*conn.handle.get_or_insert(*handle), *handle);
         let Some(remote) = &mut conn.remote else { return };
         (remote.requested, remote.started, remote.answered) = (true, true, false);
+        if whole && self.take(at, handle, pid) {
+            return;
+        }
         if script.byte() % 8 > 0 {
             assert!(self.table.set_owner(handle, pid, 0, &mut self.world).is_ok());
             self.conns[at].owner = Some(pid);
+        }
+    }
+
+    /// Takes the request whole, if it is all there.
+    fn take(&mut self, at: usize, handle: &Handle, pid: u32) -> bool {
+        let taken =
+            self.table.take_request(handle, &mut Fields::new(), pid, 0, &mut self.world).expect("open");
+        let conn = &mut self.conns[at];
+        let Some(remote) = &mut conn.remote else { return false };
+        let (request, _) = remote.request.clone().expect("there is one");
+        assert_eq!(taken.is_some(), conn.sent >= request.end);
+        let Some((bytes, _)) = taken else { return false };
+        assert!(bytes == conn.stream[request.clone()], "another request");
+        conn.pos = request.end;
+        remote.polled = true;
+        conn.owner = Some(pid);
+        true
+    }
+
+    /// The process of a poll says that it is done.
+    pub(super) fn end_poll(&mut self, script: &mut Script<'_>) {
+        let Some((at, handle)) = self.any(script) else { return };
+        let gone = self.is_gone(at);
+        let ended = self.table.end_request(&handle, &mut self.world);
+        let conn = &mut self.conns[at];
+        let polled = conn.remote.as_ref().is_some_and(|remote| remote.polled);
+        assert_eq!(ended, if polled && !gone { Ok(false) } else { Err(Closed) });
+        if let (Ok(_), Some(remote)) = (ended, &mut conn.remote) {
+            (remote.polled, remote.started) = (false, false);
+            conn.owner = None;
         }
     }
 
@@ -165,6 +199,7 @@ impl Scene {
             we_closed: false,
             they_closed: false,
             faulty: false,
+            polled: false,
         });
         self.peer().ids[place] = Some(self.conns.len());
         self.conns.push(conn);
@@ -223,6 +258,7 @@ impl Scene {
 
     fn close_frame(&mut self, place: usize) {
         let Some(at) = self.on_wire(place) else { return };
+        let abandoned = self.conns[at].abandons();
         self.conns[at].end();
         if let Some(remote) = &mut self.conns[at].remote {
             remote.they_closed = true;
@@ -231,6 +267,7 @@ impl Scene {
         Frame::Close { id: place as u64 + 1, reason: CloseReason::PeerGone }.encode(&mut bytes);
         let (starts, end) = self.feed_bytes(&bytes);
         assert!(starts.is_empty() && end == InputEnd::Done);
+        assert_eq!(std::mem::take(&mut self.world.abandoned), Vec::from_iter(abandoned));
     }
 
     /// The peer sends more than it may, or what is no request: that connection is closed, and no other.
@@ -271,8 +308,10 @@ impl Scene {
     pub(super) fn end_link(&mut self) {
         self.read_mail();
         let Some(peer) = self.peer.take() else { return };
+        let mut abandoned = Vec::new();
         for at in peer.ids.into_iter().flatten() {
             let conn = &mut self.conns[at];
+            abandoned.extend(conn.abandons());
             if let Some(remote) = &mut conn.remote
                 && !remote.they_closed
             {
@@ -285,6 +324,10 @@ impl Scene {
         while let Some(at) = cursor {
             cursor = self.table.link_sweep(&peer.link, at, &mut self.world);
         }
+        let mut told = std::mem::take(&mut self.world.abandoned);
+        told.sort_unstable();
+        abandoned.sort_unstable();
+        assert_eq!(told, abandoned);
     }
 
     /// Takes all output; then nothing may be missing.

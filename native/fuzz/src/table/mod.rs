@@ -34,6 +34,8 @@ struct World {
     mail: VecDeque<(u32, Message<Vec<u8>>)>,
     dead: HashSet<u32>,
     monitors: HashMap<u32, usize>,
+    /// Processes of polls that are to end.
+    abandoned: Vec<u32>,
 }
 
 impl Host for World {
@@ -44,7 +46,9 @@ impl Host for World {
         self.mail.push_back((to, message));
     }
 
-    fn abandon(&mut self, _pid: Self::Pid) {}
+    fn abandon(&mut self, pid: u32) {
+        self.abandoned.push(pid);
+    }
 
     fn is_alive(&mut self, pid: u32) -> bool {
         !self.dead.contains(&pid)
@@ -120,7 +124,8 @@ impl Scene {
             16 | 17 => self.output(script),
             18 | 19 => self.set_active(script),
             20 => self.set_packet(script),
-            21 => self.set_owner(script),
+            21 if script.byte() % 2 == 0 => self.set_owner(script),
+            21 => self.end_poll(script),
             22 => self.close(script),
             23 => self.shutdown(script),
             24 => self.kill(script),
@@ -297,7 +302,7 @@ impl Scene {
             (_, active) => active,
         };
         if let (Active::Once | Active::Always | Active::Count(_), Some(remote)) = (active, &mut conn.remote) {
-            remote.tunnel = true;
+            (remote.tunnel, remote.polled) = (true, false);
         }
         if let Err(error) = self.table.set_active(&handle, active, &mut self.world) {
             assert_eq!(error, RecvError::Closed);
@@ -429,6 +434,7 @@ impl Scene {
     }
 
     fn check(&mut self) {
+        assert_eq!(self.world.abandoned, [], "ended though its client is there");
         let mut sum = Stats::default();
         for conn in &mut self.conns {
             if self.trace {
