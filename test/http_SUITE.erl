@@ -74,7 +74,21 @@ both(Config, Paths, Args) ->
 base({Ip, Port}) ->
     lists:flatten(io_lib:format("http://~s:~b", [inet:ntoa(Ip), Port])).
 
+%% ejabberd's own listener lets a request be served before the process that serves it owns the socket. A file cannot be
+%% sent then: its head comes, and the end (18). It is asked again.
 curl(Config, Name, Urls, Args) ->
+    Stock = base(address(proplists:get_value(node, Config), ejabberd_http)),
+    case curl_once(Config, Name, Urls, Args) of
+        {18, _, _} = Cut ->
+            case lists:prefix(Stock, hd(Urls)) of
+                true -> curl(Config, Name, Urls, Args);
+                false -> Cut
+            end;
+        Answer ->
+            Answer
+    end.
+
+curl_once(Config, Name, Urls, Args) ->
     File = filename:join(proplists:get_value(dir, Config), "answer-" ++ Name),
     All = ["-q", "-s", "-S", "--noproxy", "*", "-i", "--max-time", "60", "-H", "Host: localhost"] ++ Args ++ Urls,
     {Status, Output} = megaphone_test_program:run(proplists:get_value(curl, Config), ["-o", File] ++ All, #{}),

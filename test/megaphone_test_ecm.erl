@@ -238,11 +238,21 @@ finish(Port, Output) ->
 -spec both(file:filename(), address(), address(), [string()]) -> [answer()].
 both(Dir, One, Other, Arguments) ->
     Answers = curl(Dir, One, Arguments),
-    Others = curl(Dir, Other, Arguments),
+    Others = stock(Dir, Other, Arguments, 3),
     Shown = [brief(Answer) || Answer <- Answers],
     Expected = [brief(Answer) || Answer <- Others],
     Shown =:= Expected orelse error({answers_differ, Arguments, Shown, Expected}),
     Answers.
+
+%% ejabberd's own listener lets a request be served before the process that serves it owns the socket. A file cannot be
+%% sent then: its head comes, and the end (curl: 18).
+-spec stock(file:filename(), address(), [string()], pos_integer()) -> [answer()].
+stock(Dir, Address, Arguments, Left) ->
+    try
+        curl(Dir, Address, Arguments)
+    catch
+        error:{"curl", 18, _Output, _Arguments} when Left > 1 -> stock(Dir, Address, Arguments, Left - 1)
+    end.
 
 -spec brief(answer()) -> #{atom() => term()}.
 brief(#{body := Body} = Answer) when byte_size(Body) < 1000 -> maps:remove(connects, Answer);
