@@ -55,9 +55,9 @@ reports("chat", Options) -> [bench_chat:run(Options)].
 %% What was asked for is part of the name, where that makes a difference.
 -spec title(string(), options()) -> string().
 title(Name, #{settings := Settings}) ->
-    Told = ["kind", "profile", "idle-memory"],
+    Told = ["kind", "profile", "idle-memory", "wait"],
     Values = [maps:get(Setting, Settings) || Name =:= "memory", Setting <- Told, maps:is_key(Setting, Settings)],
-    Fullsweep = ["fullsweep" || maps:is_key("fullsweep", Settings)],
+    Fullsweep = [Setting || Setting <- ["sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
     lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Fullsweep]])).
 
 -spec text([bench_report:report()]) -> unicode:chardata().

@@ -17,6 +17,7 @@
     idle :: non_neg_integer(),
     retries :: non_neg_integer(),
     browser :: boolean(),
+    wait :: pos_integer(),
     node :: bench_users_node:settings()
 }).
 
@@ -49,6 +50,8 @@ run(Options) ->
         logins_per_second => Plan#plan.pace,
         idle_seconds => Plan#plan.idle,
         browser_headers => Plan#plan.browser,
+        wait => Plan#plan.wait,
+        sweep_all => maps:get(sweep_all, Node),
         idle_memory => mode(maps:get(idle_memory, Node)),
         fullsweep_after_0 => maps:get(fullsweep, Node),
         vm_options => list_to_binary(lists:join(" ", maps:get(vm, Node)))
@@ -81,10 +84,12 @@ plan(#{quick := Quick, settings := Settings}) ->
         idle = list_to_integer(Get("idle-seconds", "15")),
         retries = list_to_integer(Get("retries", "0")),
         browser = maps:is_key("browser-headers", Settings),
+        wait = list_to_integer(Get("wait", "60")),
         node = #{
             profile => Profile,
             idle_memory => text(Memory),
             idle_after => text(Get("idle-after", "none")),
+            sweep_all => maps:is_key("sweep-all", Settings),
             fullsweep => maps:is_key("fullsweep", Settings),
             vm => string:lexemes(Get("vm", ""), " "),
             dir => os:getenv("BENCH_DIR", ".")
@@ -221,7 +226,7 @@ targets(_Kind, _Ejabberd, Ecms) ->
 -spec generators(string(), pos_integer(), [string()], #plan{}) -> [bench_program:program()].
 generators("stock-" ++ Kind, Users, Targets, Plan) ->
     generators(Kind, Users, Targets, Plan);
-generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries = Retries, browser = Browser}) ->
+generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries = Retries, browser = Browser, wait = Wait}) ->
     %% At least one for each connection manager.
     Count = max(length(Targets), ceil(Users * connections(Kind) / ?DESCRIPTORS)),
     Share = ceil(Users / Count),
@@ -232,7 +237,8 @@ generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries =
             "--users", integer_to_list(min(Share, Users - Number * Share)),
             "--from", integer_to_list(Number * Share),
             "--pace", integer_to_list(max(1, Pace div Count)),
-            "--retries", integer_to_list(Retries)
+            "--retries", integer_to_list(Retries),
+            "--wait", integer_to_list(Wait)
             | ["--browser-headers" || Browser]
         ])
      || Number <- lists:seq(0, Count - 1)

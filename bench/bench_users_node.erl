@@ -11,6 +11,7 @@
     profile := bare | typical,
     idle_memory := none | string(),
     idle_after := none | string(),
+    sweep_all := boolean(),
     fullsweep := boolean(),
     vm := [string()],
     dir := file:filename()
@@ -24,6 +25,8 @@
     processes := non_neg_integer(),
     ports := non_neg_integer(),
     kinds := #{atom() => {Count :: pos_integer(), Bytes :: non_neg_integer()}},
+    %% Of each allocator, bytes that it holds, and that are in use.
+    allocators := #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}},
     table := #{atom() => term()}
 }.
 
@@ -82,8 +85,8 @@ listener(Number, Module) ->
     io_lib:format("  - port: 0~n    ip: \"127.0.0.~b\"~n    module: ~s~n", [Number, Module]).
 
 -spec idle(settings()) -> [iodata()].
-idle(#{idle_memory := Memory, idle_after := After}) ->
-    [["idle_memory: ", Memory] || Memory =/= none] ++ [["idle_after: ", After] || After =/= none].
+idle(#{idle_memory := Memory, idle_after := After, sweep_all := All}) ->
+    [["idle_memory: ", Memory] || Memory =/= none] ++ [["idle_after: ", After] || After =/= none] ++ ["sweep: all" || All].
 
 %% ---- in the node -----------------------------------------------------------------------------------------------
 
@@ -184,14 +187,32 @@ sweeper() ->
 snapshot() ->
     Memory = maps:from_list(erlang:memory()),
     Rss = bench_vm:rss(),
+    Allocators = maps:from_list([{Name, allocator(Name)} || Name <- erlang:system_info(alloc_util_allocators)]),
     Pids = processes(),
     #{
         rss => Rss,
+        allocators => Allocators,
         memory => Memory,
         processes => length(Pids),
         ports => length(erlang:ports()),
         kinds => lists:foldl(fun count/2, #{}, Pids),
         table => table()
+    }.
+
+-spec allocator(atom()) -> {non_neg_integer(), non_neg_integer()}.
+allocator(Name) ->
+    Instances =
+        case erlang:system_info({allocator_sizes, Name}) of
+            false -> [];
+            All -> All
+        end,
+    Carriers = [Sizes || {instance, _, Kinds} <- Instances, {Kind, Sizes} <- Kinds, lists:member(Kind, [mbcs, mbcs_pool, sbcs])],
+    {
+        lists:sum([element(2, lists:keyfind(carriers_size, 1, Sizes)) || Sizes <- Carriers]),
+        lists:sum([
+            element(2, lists:keyfind(size, 1, Block))
+         || Sizes <- Carriers, {blocks, Blocks} <- Sizes, {_Type, Block} <- Blocks
+        ])
     }.
 
 -spec count(pid(), Kinds) -> Kinds when Kinds :: #{atom() => {pos_integer(), non_neg_integer()}}.

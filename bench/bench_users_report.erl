@@ -56,10 +56,12 @@ report(Results, Sizes) ->
     }.
 
 -spec label(#{atom() => bench_json:json()}) -> iodata().
-label(#{profile := Profile, idle_memory := Memory, idle_seconds := Idle, fullsweep_after_0 := Fullsweep, vm_options := Vm}) ->
+label(#{profile := Profile, idle_memory := Memory, idle_seconds := Idle, fullsweep_after_0 := Fullsweep, vm_options := Vm} = Sizes) ->
     [
         atom_to_list(Profile), ", idle for ", integer_to_list(Idle), " s",
         [[", idle_memory ", atom_to_list(Memory)] || Memory =/= none],
+        [", sweep: all" || maps:get(sweep_all, Sizes)],
+        [[", polls held for ", integer_to_list(Wait), " s"] || #{wait := Wait} <- [Sizes], Wait =/= 60],
         [", ERL_FULLSWEEP_AFTER=0" || Fullsweep],
         [[", ", Vm] || Vm =/= <<>>]
     ].
@@ -130,6 +132,7 @@ json(Steps) ->
             ))#{
                 measured => raw(Step),
                 empty => raw_base(Step),
+                allocators => maps:from_list([{Name, #{held => Held, used => Used}} || {Name, {Held, Used}} <- allocators(Step)]),
                 kinds => maps:map(fun(_, {Count, Bytes}) -> #{count => Count, bytes => Bytes} end, shown(Step)),
                 table => maps:filter(fun(_, Value) -> is_integer(Value) end, maps:get(table, At))
             }
@@ -201,8 +204,21 @@ tables(Kind, Steps) ->
                 [atom_to_list(Name), count(Count / Users), kilobytes(Bytes / Count)]
              || {Name, {Count, Bytes}} <- lists:sort(maps:to_list(shown(Last)))
             ]
+        },
+        {
+            [Kind, ": what allocators hold of ", bench_report:thousands(Users), " users, kB each"],
+            ["allocator", "in use", "not in use"],
+            [
+                [atom_to_list(Name), kilobytes(Blocks / Users), kilobytes((Carriers - Blocks) / Users)]
+             || {Name, {Carriers, Blocks}} <- allocators(Last)
+            ]
         }
     ].
+
+%% Those that hold something to speak of.
+-spec allocators(step()) -> [{atom(), {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}}].
+allocators(#{users := Users, at := #{allocators := Allocators}}) ->
+    [Of || {_, {Carriers, _}} = Of <- lists:sort(maps:to_list(Allocators)), Carriers > 300 * Users].
 
 -spec shown(step()) -> #{atom() => {pos_integer(), non_neg_integer()}}.
 shown(#{users := Users, at := #{kinds := Kinds}}) ->
