@@ -10,7 +10,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start/1, init/1, answer/3]).
+-export([start/1, init/1]).
 -export_type([settings/0]).
 
 -type settings() :: #{
@@ -81,8 +81,8 @@ serve(Handle, Packets, #{receiver := Receiver, custom_headers := Custom, idle :=
             megaphone_nif:close(Handle)
     end.
 
-%% @doc Answers the request `Packets', in the form of {@link megaphone_nif:take_request/2}, on a connection. `more': the next
-%% request waits already. Exported for tests.
+%% Answers the request `Packets', in the form of {@link megaphone_nif:take_request/2}, on a connection. `more': the next
+%% request waits already.
 -spec answer(megaphone_nif:handle(), [megaphone_nif:result(), ...], [{binary(), binary()}]) -> more | ended.
 answer(Handle, [{http_request, Method, {abs_path, Path}, Version} | Packets], Custom) ->
     {Headers, Data} = headers(Packets, []),
