@@ -10,7 +10,7 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
+    link_open/1, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
@@ -19,7 +19,7 @@
 
 -on_load(load/0).
 -nifs([
-    link_open/1, link_input/2, link_output/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
+    link_open/1, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
@@ -79,6 +79,11 @@ link_input(_Link, _Chunk) ->
 %% soon as there is something. One process per link may call this.
 -spec link_output(link()) -> {ok, [binary()]} | empty | {error, closed}.
 link_output(_Link) ->
+    not_loaded().
+
+%% @doc Queues a ping: a peer that is there answers it, and so {@link link_input/2} gets something.
+-spec link_ping(link()) -> ok.
+link_ping(_Link) ->
     not_loaded().
 
 %% @doc Ends input and output of a link. Its connections are closed by {@link link_sweep/2}.

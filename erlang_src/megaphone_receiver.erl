@@ -40,6 +40,7 @@
     | {protocol, binary()}
     | {socket, atom()}
     | {send, atom()}
+    | silent
     | {internal, term()}.
 
 -record(state, {
@@ -53,7 +54,9 @@
     peer = <<"unknown">> :: binary(),
     sender :: pid() | undefined,
     reason :: stop_reason() | undefined,
-    complained = false :: boolean()
+    complained = false :: boolean(),
+    %% Looks at the link since something last came from it.
+    silence = 0 :: non_neg_integer()
 }).
 
 -type step() ::
@@ -119,7 +122,9 @@ handle_cast(_Other, State) ->
 
 -spec handle_info(term(), #state{}) -> step().
 handle_info({tcp, Socket, Data}, #state{socket = Socket, phase = open} = State) ->
-    input(Data, State);
+    input(Data, State#state{silence = 0});
+handle_info(listen, #state{phase = open} = State) ->
+    silence(State);
 handle_info({tcp, Socket, _Data}, #state{socket = Socket} = State) ->
     read_on(State);
 handle_info({tcp_closed, Socket}, #state{socket = Socket} = State) ->
@@ -199,6 +204,7 @@ start_sender(#state{socket = Socket, link = Link, peer = Peer} = State, Opts) ->
         ok ->
             {ok, Sender} = megaphone_sender:start_link(Link, Socket),
             ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
+            _ = erlang:send_after(ping_after(), self(), listen),
             read_on(State#state{phase = open, number = Number, sender = Sender});
         {error, Reason} ->
             finish({socket, Reason}, State#state{number = Number})
@@ -276,6 +282,29 @@ started({error, Reason}, State) ->
     ),
     State#state{complained = true}.
 
+%% A peer whose machine or network went away sends neither data nor an end. One that says nothing is asked, and after
+%% some questions given up.
+-spec silence(#state{}) -> step().
+silence(#state{silence = Looks, link = Link} = State) ->
+    #{link_ping := Ping, link_silence := Silence} = megaphone_nif:limits(),
+    case Looks * Ping >= Silence of
+        true ->
+            finish(silent, State);
+        false ->
+            ok = ask(Looks, Link),
+            _ = erlang:send_after(ping_after(), self(), listen),
+            {noreply, State#state{silence = Looks + 1}}
+    end.
+
+-spec ask(non_neg_integer(), megaphone_nif:link()) -> ok.
+ask(0, _Link) -> ok;
+ask(_Looks, Link) -> megaphone_nif:link_ping(Link).
+
+%% Milliseconds between two looks. The application's setting is for tests.
+-spec ping_after() -> pos_integer().
+ping_after() ->
+    application:get_env(megaphone, link_ping, maps:get(link_ping, megaphone_nif:limits())).
+
 %% ---- ending --------------------------------------------------------------------------------------------------
 
 %% Lets the sender write what is queued: the error frame, or the last answers.
@@ -325,6 +354,7 @@ describe(not_accepted) -> "the listener never handed its socket over";
 describe({refused, links}) -> "refused, there are as many links as the limit `links' allows";
 describe({protocol, Text}) -> ["protocol error: ", Text];
 describe({socket, Reason}) -> ["socket error: ", inet:format_error(Reason)];
+describe(silent) -> "the peer has said nothing for too long, and has answered no ping";
 describe({send, timeout}) -> "the peer took no data for the time of the option send_timeout";
 describe({send, Reason}) -> ["writing failed: ", inet:format_error(Reason)];
 describe({internal, Reason}) -> io_lib:format("internal error: ~0p", [Reason]).

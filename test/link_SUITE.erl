@@ -24,6 +24,7 @@ all() ->
         largest_of_everything_is_taken,
         input_in_single_bytes,
         pings_are_answered,
+        a_silent_peer_is_given_up,
         peer_that_does_not_read_is_cut_off,
         frames_that_mean_nothing_are_ignored,
         killed_receiver_leaves_nothing,
@@ -211,6 +212,26 @@ pings_are_answered(Config) ->
     ok = send(Link, Pings),
     ?assertEqual([{pong, Bytes} || {ping, Bytes} <- Pings], [next(Link) || _ <- Pings]),
     ok = disconnect(Link).
+
+a_silent_peer_is_given_up(Config) ->
+    %% A peer that answers pings may say nothing else; one that does not even answer is given up, with all its clients.
+    Node = proplists:get_value(node, Config),
+    ok = call(Node, application, set_env, [megaphone, link_ping, 50]),
+    try
+        Link = megaphone_test_link:connect(proplists:get_value(address, Config)),
+        ok = megaphone_test_link:send(Link, megaphone_test_link:open(1)),
+        lists:foreach(
+            fun(_) ->
+                {ping, Bytes} = megaphone_test_link:next(Link),
+                ok = megaphone_test_link:send(Link, {pong, Bytes})
+            end,
+            lists:seq(1, 10)
+        ),
+        ?assertMatch([{ping, _}, {ping, _}], megaphone_test_link:await_close(Link)),
+        ok = wait_until(fun() -> binary:match(megaphone_test_node:log(Node), <<"has answered no ping">>) =/= nomatch end)
+    after
+        ok = call(Node, application, unset_env, [megaphone, link_ping])
+    end.
 
 peer_that_does_not_read_is_cut_off(Config) ->
     %% A peer that has answers made and reads none cannot fill the memory: its link is closed.

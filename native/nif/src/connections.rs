@@ -255,6 +255,8 @@ fn limits(env: Env<'_>) -> Term<'_> {
             ("max_local_connections", limits::MAX_LOCAL_CONNECTIONS.encode(env)),
             ("max_control", limits::MAX_CONTROL.encode(env)),
             ("frames_per_call", limits::FRAMES_PER_CALL.encode(env)),
+            ("link_ping", limits::LINK_PING.encode(env)),
+            ("link_silence", limits::LINK_SILENCE.encode(env)),
         ],
     )
 }

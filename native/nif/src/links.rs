@@ -67,6 +67,12 @@ fn link_output(env: Env<'_>, link: ResourceArc<LinkRef>) -> NifResult<Term<'_>> 
 }
 
 #[rustler::nif]
+fn link_ping(env: Env<'_>, link: ResourceArc<LinkRef>) -> Atom {
+    TABLE.link_ping(&link.0, &mut Beam(env));
+    atoms::ok()
+}
+
+#[rustler::nif]
 fn link_down(link: ResourceArc<LinkRef>) -> Atom {
     TABLE.link_down(&link.0);
     atoms::ok()

@@ -278,6 +278,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         Ok(())
     }
 
+    /// Asks the other end of a link whether it is there: a ping is queued, its pong is input as any other. Nothing is
+    /// queued for a peer to which too much is owed already.
+    pub fn link_ping<H: Host<Pid = P, Chunk = C>>(&self, link: &Link<P>, host: &mut H) {
+        let _ = link.push_control(&Frame::Ping(*b"megaphon"), host);
+    }
+
     /// Collects output of a link: frames about the link, then one data frame from each ready connection in turn, up to
     /// about [`OUTPUT_BATCH`] bytes. Empty: there is none, and `sender` is told once with
     /// [`Message::LinkOutput`](super::Message::LinkOutput) when there is. To be called by one process per link.
