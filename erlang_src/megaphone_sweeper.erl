@@ -57,7 +57,8 @@
     %% Kinds that were not recognised, and are only collected from then on.
     collected_only = [] :: [bosh | stream | tcp],
     all = keep :: idle(),
-    walk = ended :: ended | start | term()
+    %% Else where it stands: at a continuation of ets, or at a port.
+    walk = ended :: ended | start | {ports, [port()]} | term()
 }).
 
 -spec start_link() -> gen_server:start_ret().
@@ -339,7 +340,8 @@ unless(Kind, How, #state{collected_only = Only}) ->
 
 %% ---- all sessions --------------------------------------------------------------------------------------------
 
-%% One slice of a walk through the table of sessions: notes those whose client session is not tidy.
+%% One slice of a walk: through the table of sessions, and then through the processes that read from sockets, of which a
+%% client with several connections has some that no session leads to.
 -spec walk(#state{}) -> #state{}.
 walk(#state{walk = Walk, all = Idle} = State) when Walk =:= ended; Idle =:= keep ->
     State#state{walk = ended};
@@ -349,13 +351,20 @@ walk(#state{walk = start} = State) ->
         walked(ets:select(session, Spec, ?SESSIONS_PER_TURN), State)
     catch
         %% No such table: ejabberd is not running, or keeps its sessions elsewhere.
-        error:badarg -> State#state{walk = ended}
+        error:badarg -> State#state{walk = {ports, erlang:ports()}}
     end;
+walk(#state{walk = {ports, []}} = State) ->
+    State#state{walk = ended};
+walk(#state{walk = {ports, Ports}, all = {Mode, After}} = State) ->
+    Slice = lists:sublist(Ports, ?SESSIONS_PER_TURN),
+    Readers = [Pid || Port <- Slice, {connected, Pid} <- [erlang:port_info(Port, connected)], reads(Pid)],
+    Noted = lists:foldl(fun(Pid, Before) -> look(Pid, Mode, After, Before) end, State, Readers),
+    Noted#state{walk = {ports, lists:nthtail(length(Slice), Ports)}};
 walk(#state{walk = Continuation} = State) ->
     try
         walked(ets:select(Continuation), State)
     catch
-        error:badarg -> State#state{walk = ended}
+        error:badarg -> State#state{walk = {ports, erlang:ports()}}
     end.
 
 -spec walked({[pid()], term()} | '$end_of_table', #state{}) -> #state{}.
@@ -363,7 +372,12 @@ walked({Pids, Continuation}, #state{all = {Mode, After}} = State) ->
     Noted = lists:foldl(fun(Pid, Before) -> look(Pid, Mode, After, Before) end, State, Pids),
     Noted#state{walk = Continuation};
 walked(_End, State) ->
-    State#state{walk = ended}.
+    State#state{walk = {ports, erlang:ports()}}.
+
+%% Whether a process waits for input of a socket, as ejabberd_http does between two requests.
+-spec reads(pid()) -> boolean().
+reads(Pid) ->
+    process_info(Pid, current_function) =:= {current_function, {prim_inet, recv0, 3}}.
 
 -spec look(pid(), mode(), pos_integer(), #state{}) -> #state{}.
 look(Pid, Mode, After, State) when node(Pid) =:= node() ->

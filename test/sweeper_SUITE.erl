@@ -288,15 +288,23 @@ other_users_are_swept_too(Config) ->
     {Ip, Port} = address(Node, ejabberd_http),
     {ok, Socket} = gen_tcp:connect(Ip, Port, [binary, {active, false}]),
     WebJid = megaphone_test_http:websocket_login(Socket),
+    %% An answered connection that is kept: nothing leads from a session to the process that reads from it.
+    {ok, Kept} = gen_tcp:connect(Ip, Port, [binary, {active, false}]),
+    {200, _} = megaphone_test_http:post(Kept, "/bosh", "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' sid='none'/>"),
+    {ok, {KeptIp, KeptPort}} = inet:sockname(Kept),
+    Reader = fun() -> call(Node, ?MODULE, reader, [{KeptIp, KeptPort}]) end,
+    ok = wait_until(fun() -> is_pid(Reader()) end),
     ok = call(Node, megaphone_sweeper, sweep_all, [here, {hibernate, 50}]),
     Sessions = [c2s_of(Jid, Config), c2s_of(WebJid, Config)],
     ok = wait_until(fun() -> lists:all(fun(Pid) -> is_asleep(Pid, Config) end, Sessions) end),
+    ok = wait_until(fun() -> is_clean(Reader(), Config) end),
     [Loop] = call(Node, ?MODULE, owners, [c2s_of(WebJid, Config)]),
     ok = wait_until(fun() -> is_asleep(Loop, Config) end),
     ok = megaphone_test_stream:send(Stream, ["<message to='", WebJid, "'><body>hello</body></message>"]),
     _ = megaphone_test_http:until(Socket, "hello"),
     ok = wait_until(fun() -> lists:all(fun(Pid) -> is_asleep(Pid, Config) end, Sessions) end),
     ok = call(Node, megaphone_sweeper, sweep_all, [here, keep]),
+    ok = gen_tcp:close(Kept),
     ok = gen_tcp:close(Stream),
     ok = gen_tcp:close(Socket).
 
@@ -411,6 +419,11 @@ watching(Pid) ->
 owners(C2s) ->
     {monitors, Monitors} = process_info(C2s, monitors),
     [Pid || {process, Pid} <- Monitors].
+
+%% The process that has the other end of a connection from this address.
+reader(Client) ->
+    Found = [Pid || Port <- erlang:ports(), inet:peername(Port) =:= {ok, Client}, {connected, Pid} <- [erlang:port_info(Port, connected)]],
+    hd(Found ++ [undefined]).
 
 phase(C2s) ->
     maps:get(stream_state, sys:get_state(C2s)).
