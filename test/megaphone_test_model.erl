@@ -304,7 +304,13 @@ clean(_Pid, #c{life = gone} = C) ->
     C;
 clean(Pid, #c{readers = Readers, senders = Senders} = C) ->
     Left = C#c{readers = [R || R <- Readers, element(1, R) =/= Pid], senders = [S || S <- Senders, element(1, S) =/= Pid]},
-    Next = if Left =:= C -> C; true -> settle(serve(wake_sender(Left))) end,
+    Next =
+        case Left of
+            C -> C;
+            %% It closes at once: nobody is told of room in it.
+            #c{owner = Pid} -> Left;
+            _ -> settle(serve(wake_sender(Left)))
+        end,
     case Next of
         #c{owner = Pid} -> gone(finish(Next#c{owner = none}));
         _ -> Next

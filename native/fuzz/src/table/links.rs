@@ -239,8 +239,8 @@ impl Scene {
         let payload = conn.stream[conn.sent..conn.sent + count].to_vec();
         let dropped = conn.closing || conn.input_closed;
         if dropped {
-            conn.stream.truncate(conn.sent); // nobody will ever see it
-            remote.request = None;
+            // Nobody will ever see it. What is there of the request may still be read.
+            conn.stream.truncate(conn.sent);
         } else {
             conn.sent += count;
         }
