@@ -116,7 +116,12 @@ call({send, Data}, Who, Token, #c{output = Output, senders = Senders0} = C) ->
             Turn -> {{wait, Accepted, Token}, Sent#c{senders = [{Who, Token, false} | Senders]}};
             true -> {{wait, Accepted, Token}, Sent#c{senders = Senders ++ [{Who, Token, false}]}}
         end,
-    Woken = if Turn andalso element(1, Answer) =/= wait -> wake_sender(Next); true -> Next end,
+    Woken =
+        case {Turn, Answer} of
+            {true, {wait, _, _}} -> Next;
+            {true, _} -> wake_sender(Next);
+            {false, _} -> Next
+        end,
     {Answer, settle(announce(Accepted, Woken))};
 call(output, _Who, _Token, #c{output = <<>>} = C) ->
     {if C#c.life =:= closed -> {error, closed}; true -> empty end, settle(C#c{announced = false})};
