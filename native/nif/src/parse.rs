@@ -17,6 +17,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
 use crate::TABLE;
+use crate::host::Bin;
 use crate::terms::{self, atoms};
 
 /// Bound: heads up to `MAX_HEAD` bytes and `MAX_HEADERS` fields; others are left to the caller.
@@ -42,13 +43,24 @@ fn parse_packet<'a>(env: Env<'a>, data: Binary<'a>, templates: Term<'a>) -> NifR
 #[rustler::nif]
 fn recv_packet<'a>(env: Env<'a>, handle: Term<'a>, templates: Term<'a>) -> NifResult<Term<'a>> {
     let mut fields = Fields::new();
-    Ok(match TABLE.take_packet(&terms::handle_from(handle)?, &mut fields) {
+    let taken = TABLE.take_packet(&terms::handle_from(handle)?, &mut fields);
+    answer(env, taken, &fields, templates)
+}
+
+/// What the table gave of a whole packet, for Erlang.
+pub(crate) fn answer<'a>(
+    env: Env<'a>,
+    taken: Result<Option<(Bin, Whole)>, Closed>,
+    fields: &Fields,
+    templates: Term<'a>,
+) -> NifResult<Term<'a>> {
+    Ok(match taken {
         Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
         Ok(None) => atoms::slow().encode(env),
         Ok(Some((packet, whole))) => {
             let data: Binary<'a> = packet.into_term(env).decode()?;
             let making = Making::new(env, &data, templates)?;
-            (atoms::ok(), making.packets(&whole, &fields, data.len())).encode(env)
+            (atoms::ok(), making.packets(&whole, fields, data.len())).encode(env)
         }
     })
 }
@@ -82,7 +94,7 @@ fn templates_from<'a>(env: Env<'a>, templates: Term<'a>) -> Option<Templates<'a>
     })
 }
 
-pub(crate) struct Making<'a, 'd> {
+struct Making<'a, 'd> {
     env: Env<'a>,
     data: &'d Binary<'a>,
     templates: Templates<'a>,
@@ -90,13 +102,13 @@ pub(crate) struct Making<'a, 'd> {
 }
 
 impl<'a, 'd> Making<'a, 'd> {
-    pub(crate) fn new(env: Env<'a>, data: &'d Binary<'a>, templates: Term<'a>) -> NifResult<Self> {
+    fn new(env: Env<'a>, data: &'d Binary<'a>, templates: Term<'a>) -> NifResult<Self> {
         let templates = templates_from(env, templates).ok_or(Error::BadArg)?;
         Ok(Self { env, data, templates, tag: atoms::http_header().encode(env).as_c_arg() })
     }
 
     /// The list of the packets of a request that is the first `length` bytes of the input.
-    pub(crate) fn packets(&self, whole: &Whole, fields: &Fields, length: usize) -> Term<'a> {
+    fn packets(&self, whole: &Whole, fields: &Fields, length: usize) -> Term<'a> {
         // Request line, fields, end of head, body.
         let mut list = [const { MaybeUninit::<ErlNifTerm>::uninit() }; MAX_HEADERS + 3];
         let mut count = 0;

@@ -5,7 +5,7 @@ use megaphone_core::table::Closed;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
 use crate::host::Beam;
-use crate::parse::Making;
+use crate::parse;
 use crate::terms::{self, atoms, handle_from};
 use crate::{TABLE, now};
 
@@ -22,15 +22,8 @@ fn take_request<'a>(env: Env<'a>, handle: Term<'a>, templates: Term<'a>) -> NifR
     let mut fields = Fields::new();
     let mut beam = Beam(env);
     let caller = beam.caller()?;
-    Ok(match TABLE.take_request(&handle_from(handle)?, &mut fields, caller, now(), &mut beam) {
-        Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
-        Ok(None) => atoms::slow().encode(env),
-        Ok(Some((request, whole))) => {
-            let data: Binary<'a> = request.into_term(env).decode()?;
-            let making = Making::new(env, &data, templates)?;
-            (atoms::ok(), making.packets(&whole, &fields, data.len())).encode(env)
-        }
-    })
+    let taken = TABLE.take_request(&handle_from(handle)?, &mut fields, caller, now(), &mut beam);
+    parse::answer(env, taken, &fields, templates)
 }
 
 #[rustler::nif]

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::input::{Chunk, concat};
+use super::input::Chunk;
 use super::lines;
 use super::shard::{Effect, Shard, Waiting};
 use super::slot::{Active, Framing, Queues, Slot, Waiter, Wire};
@@ -210,10 +210,8 @@ impl<P: Copy + Eq, C: Chunk> Queues<P, C> {
         if whole.body_len > LOCAL_QUEUE as u64 / 2 || total > self.input.len() {
             return None;
         }
-        let mut chunks = self.input.take(total);
         self.scanned = 0;
-        let packet = if chunks.len() == 1 { chunks.pop()? } else { C::copy_from(&concat(&chunks)) };
-        Some((packet, whole))
+        Some((self.input.take_joined(total), whole))
     }
 
     fn next_packet(&mut self, closed: bool) -> Next<C> {

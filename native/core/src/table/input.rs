@@ -133,6 +133,14 @@ impl<C: Chunk> Input<C> {
         taken
     }
 
+    /// The same as one chunk: moved if it is one, else copied.
+    pub(super) fn take_joined(&mut self, count: usize) -> C {
+        match self.take(count).into_inner() {
+            Ok([chunk]) => chunk,
+            Err(chunks) => C::copy_from(&concat(&chunks)),
+        }
+    }
+
     /// Drops `count` bytes, which must be there.
     pub(super) fn skip(&mut self, count: usize) {
         debug_assert!(count <= self.length);

@@ -6,7 +6,7 @@
 use std::hash::Hash;
 
 use super::connection::Request;
-use super::input::{Chunk, concat};
+use super::input::Chunk;
 use super::slot::{Framing, Slot, Wire};
 use super::{Closed, Handle, Host, SHARDS, Table};
 use crate::limits::MAX_HEAD;
@@ -130,10 +130,9 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
         if whole.total_len() != Some(total) {
             return None;
         }
-        let mut chunks = queues.input.take(total);
+        let request = queues.input.take_joined(total);
         queues.framing = Framing::Request { left: 0, answered: false };
         self.flags.polled = true;
-        let request = if chunks.len() == 1 { chunks.pop()? } else { C::copy_from(&concat(&chunks)) };
         Some((request, whole))
     }
 }

@@ -30,14 +30,13 @@ fn assert_told(vm: &Vm, taken: Result<bool, Closed>, ended: Result<bool, Closed>
     assert_eq!(vm.table.abandoned(), told as u64);
 }
 
-/// The client goes while its poll is taken and answered.
-#[test]
-fn a_client_goes_while_its_poll_is_served() {
-    check(ALL, || {
+/// Something ends the connection while its poll is taken and answered.
+fn ends_while_a_poll_is_served(end: impl Fn(&Vm, &LinkRef) + Send + Sync + 'static) {
+    check(ALL, move || {
         let vm = Vm::new();
         let (link, handle) = asked(&vm);
         let poll = vm.spawn(move |vm| serve(&vm, &handle));
-        vm.input(&link, &[Frame::Close { id: 1, reason: CloseReason::Normal }]);
+        end(&vm, &link);
         let (taken, _, ended) = join(poll);
         assert_told(&vm, taken, ended);
         vm.end_link(&link);
@@ -45,18 +44,18 @@ fn a_client_goes_while_its_poll_is_served() {
     });
 }
 
-/// The link goes meanwhile.
+/// The client goes.
+#[test]
+fn a_client_goes_while_its_poll_is_served() {
+    ends_while_a_poll_is_served(|vm, link| {
+        vm.input(link, &[Frame::Close { id: 1, reason: CloseReason::Normal }]);
+    });
+}
+
+/// The link goes.
 #[test]
 fn a_link_goes_while_a_poll_is_served() {
-    check(ALL, || {
-        let vm = Vm::new();
-        let (link, handle) = asked(&vm);
-        let poll = vm.spawn(move |vm| serve(&vm, &handle));
-        vm.end_link(&link);
-        let (taken, _, ended) = join(poll);
-        assert_told(&vm, taken, ended);
-        vm.finish(&[POLL]);
-    });
+    ends_while_a_poll_is_served(Vm::end_link);
 }
 
 /// The process is killed while it takes its request: the connection closes, or the request still waits.
