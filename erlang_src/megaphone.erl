@@ -257,8 +257,8 @@ listen_options() ->
         {request_handlers, []},
         {custom_headers, []},
         {tag, <<>>},
-        {idle_memory, application:get_env(megaphone, idle_memory, collect)},
-        {idle_after, application:get_env(megaphone, idle_after, megaphone_sweeper:idle_after())},
+        {idle_memory, megaphone_sweeper:default(idle_memory)},
+        {idle_after, megaphone_sweeper:default(idle_after)},
         {sweep, megaphone}
     ].
 

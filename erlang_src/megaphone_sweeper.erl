@@ -15,7 +15,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, idle/1, idle_after/0, polled/1, sweep_all/2, info/0]).
+-export([start_link/0, idle/1, default/1, polled/1, sweep_all/2, info/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 -export_type([mode/0, idle/0]).
 
@@ -68,19 +68,16 @@ start_link() ->
 %% @doc What the options of a listener, or else the application's settings of the same names, say.
 -spec idle([{atom(), term()}]) -> idle().
 idle(Opts) ->
-    case setting(idle_memory, Opts, collect) of
+    %% ejabberd passes on only what differs from the defaults.
+    case proplists:get_value(idle_memory, Opts, default(idle_memory)) of
         keep -> keep;
-        Mode -> {Mode, setting(idle_after, Opts, ?IDLE_AFTER)}
+        Mode -> {Mode, proplists:get_value(idle_after, Opts, default(idle_after))}
     end.
 
-%% @doc The default of the option `idle_after'.
--spec idle_after() -> pos_integer().
-idle_after() ->
-    ?IDLE_AFTER.
-
--spec setting(atom(), [{atom(), term()}], term()) -> term().
-setting(Name, Opts, Default) ->
-    proplists:get_value(Name, Opts, application:get_env(megaphone, Name, Default)).
+%% @doc What holds where a listener does not say: the application's setting, or ours.
+-spec default(idle_memory) -> mode(); (idle_after) -> pos_integer().
+default(idle_memory) -> application:get_env(megaphone, idle_memory, collect);
+default(idle_after) -> application:get_env(megaphone, idle_after, ?IDLE_AFTER).
 
 %% @doc Called in the process of a poll: notes that its user shows a sign of life now.
 -spec polled(idle()) -> ok.
@@ -345,45 +342,45 @@ unless(Kind, How, #state{collected_only = Only}) ->
 -spec walk(#state{}) -> #state{}.
 walk(#state{walk = Walk, all = Idle} = State) when Walk =:= ended; Idle =:= keep ->
     State#state{walk = ended};
-walk(#state{walk = start} = State) ->
-    Spec = [{{session, {'_', '$1'}, '_', '_', '_', '_'}, [], ['$1']}],
-    try
-        walked(ets:select(session, Spec, ?SESSIONS_PER_TURN), State)
-    catch
-        %% No such table: ejabberd is not running, or keeps its sessions elsewhere.
-        error:badarg -> State#state{walk = {ports, erlang:ports()}}
-    end;
 walk(#state{walk = {ports, []}} = State) ->
     State#state{walk = ended};
-walk(#state{walk = {ports, Ports}, all = {Mode, After}} = State) ->
+walk(#state{walk = {ports, Ports}} = State) ->
     Slice = lists:sublist(Ports, ?SESSIONS_PER_TURN),
     Readers = [Pid || Port <- Slice, {connected, Pid} <- [erlang:port_info(Port, connected)], reads(Pid)],
-    Noted = lists:foldl(fun(Pid, Before) -> look(Pid, Mode, After, Before) end, State, Readers),
-    Noted#state{walk = {ports, lists:nthtail(length(Slice), Ports)}};
-walk(#state{walk = Continuation} = State) ->
-    try
-        walked(ets:select(Continuation), State)
-    catch
-        error:badarg -> State#state{walk = {ports, erlang:ports()}}
+    look(Readers, State#state{walk = {ports, lists:nthtail(length(Slice), Ports)}});
+walk(#state{walk = Where} = State) ->
+    case sessions(Where) of
+        {Pids, Continuation} -> look(Pids, State#state{walk = Continuation});
+        '$end_of_table' -> State#state{walk = {ports, erlang:ports()}}
     end.
 
--spec walked({[pid()], term()} | '$end_of_table', #state{}) -> #state{}.
-walked({Pids, Continuation}, #state{all = {Mode, After}} = State) ->
-    Noted = lists:foldl(fun(Pid, Before) -> look(Pid, Mode, After, Before) end, State, Pids),
-    Noted#state{walk = Continuation};
-walked(_End, State) ->
-    State#state{walk = {ports, erlang:ports()}}.
+%% A slice of the client sessions. Without such a table ejabberd is not running, or keeps its sessions elsewhere.
+-spec sessions(start | term()) -> {[pid()], Continuation :: term()} | '$end_of_table'.
+sessions(Where) ->
+    try
+        case Where of
+            start -> ets:select(session, [{{session, {'_', '$1'}, '_', '_', '_', '_'}, [], ['$1']}], ?SESSIONS_PER_TURN);
+            Continuation -> ets:select(Continuation)
+        end
+    catch
+        error:badarg -> '$end_of_table'
+    end.
 
 %% Whether a process waits for input of a socket, as ejabberd_http does between two requests.
 -spec reads(pid()) -> boolean().
 reads(Pid) ->
     process_info(Pid, current_function) =:= {current_function, {prim_inet, recv0, 3}}.
 
--spec look(pid(), mode(), pos_integer(), #state{}) -> #state{}.
-look(Pid, Mode, After, State) when node(Pid) =:= node() ->
-    case process_info(Pid, [reductions]) of
-        [{reductions, Reductions}] -> note(Pid, Reductions, Mode, After, State);
-        undefined -> State
-    end;
-look(_Pid, _Mode, _After, State) ->
-    State.
+%% Notes those of this node, to be looked at again.
+-spec look([pid()], #state{}) -> #state{}.
+look(Pids, #state{all = {Mode, After}} = State) ->
+    lists:foldl(
+        fun(Pid, Noted) ->
+            case process_info(Pid, reductions) of
+                {reductions, Reductions} -> note(Pid, Reductions, Mode, After, Noted);
+                undefined -> Noted
+            end
+        end,
+        State,
+        [Pid || Pid <- Pids, node(Pid) =:= node()]
+    ).
