@@ -243,8 +243,11 @@ accept(Receiver) ->
 %%     put to sleep).</li>
 %% <li>`idle_after': after how long, in milliseconds or with a unit. Default 1 s.</li>
 %% <li>`sweep': `megaphone' (the default) or `all': users who are connected without Megaphone are served as well.</li>
-%% <li>`ip': 127.0.0.1, because a link is neither encrypted nor authenticated; give another address only where the
-%%     network is trusted.</li>
+%% <li>`ip': 127.0.0.1. On any other address links need a `secret', and those from other machines `tls', too.</li>
+%% <li>`secret': what a connection manager has to know (its option `link_secret'), 16 to 1024 bytes.</li>
+%% <li>`tls': true for links with TLS, with the certificate and key of `certfile' or the one that ejabberd has.</li>
+%% <li>`allow_plain_link': true to take links from other machines without TLS: who can read the network between reads
+%%     and changes all that users write, passwords included.</li>
 %% <li>`supervisor': false. Either value works, a listener has only a few links.</li>
 %% <li>`send_timeout' (ejabberd's own, 15 s): how long a link, or a process that writes to one client, may wait for
 %%     the other end before it is closed.</li>
@@ -259,7 +262,11 @@ listen_options() ->
         {tag, <<>>},
         {idle_memory, megaphone_sweeper:default(idle_memory)},
         {idle_after, megaphone_sweeper:default(idle_after)},
-        {sweep, megaphone}
+        {sweep, megaphone},
+        {secret, undefined},
+        {tls, false},
+        {certfile, undefined},
+        {allow_plain_link, false}
     ].
 
 %% @private

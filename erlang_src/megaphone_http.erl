@@ -11,7 +11,7 @@
 -export_type([service/0, error/0, option/0, validator/0]).
 
 -type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | megaphone_poll, term()}.
--type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep.
+-type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link.
 -type validator() :: fun((term()) -> term()).
 %% As econf:validator(), which is known where ejabberd is.
 
@@ -33,7 +33,7 @@
 -define(LINK_OPTIONS, [
     megaphone_listener, sock_peer_name, tls, starttls, ciphers, dhfile, cafile, certfile, protocol_options,
     tls_compression, send_timeout, supervisor, backlog, use_proxy_protocol, accept_interval, ip, port, transport,
-    module, unix_socket, idle_memory, idle_after, sweep
+    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link
 ]).
 
 %% @doc How requests of a listener are served; the calling process is the one that starts their consumers. To be made
@@ -188,5 +188,7 @@ is_trusted(Ip, Masks) ->
 -spec option_type(option()) -> validator().
 option_type(idle_memory) -> econf:enum([keep, collect, hibernate_bosh, hibernate]);
 option_type(idle_after) -> econf:timeout(millisecond);
+option_type(secret) -> megaphone_gate:secret_type();
+option_type(allow_plain_link) -> econf:bool();
 option_type(sweep) -> econf:enum([megaphone, all]);
 option_type(Option) -> ejabberd_http:listen_opt_type(Option).

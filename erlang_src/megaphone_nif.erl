@@ -10,7 +10,8 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/1, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
+    link_open/2, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
@@ -19,7 +20,8 @@
 
 -on_load(load/0).
 -nifs([
-    link_open/1, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/0, local_sweep/1, process_down/1,
+    link_open/2, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
@@ -46,8 +48,8 @@
 -type packet() :: raw | http | http_bin | httph | httph_bin.
 -type active() :: boolean() | once | -32768..32767.
 
--type action() :: {start, handle()}.
-%% A complete request waits on the connection, and no process serves it.
+-type action() :: {start, handle()} | open.
+%% A complete request waits on the connection, and no process serves it. `open': the link is open, see {@link link_open/2}.
 
 -type result() :: iodata() | term().
 %% What a reader gets: bytes (a list of binaries when there are many, in many pieces), or in the packet modes `http*'
@@ -58,20 +60,33 @@
 %% of the core, in that order, its index, the name as {@link erlang:decode_packet/3} gives it, and the name as written there;
 %% then the versions 1.0 and 1.1; then the packets of `USUAL_FIELDS'.
 
-%% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}.
--spec link_open(Peer :: binary()) -> {ok, link()} | {error, {limit, links}}.
-link_open(_Peer) ->
+%% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}. With a secret
+%% (`min_secret' to `max_secret' bytes) and a nonce (32 random bytes, never used before) the link opens only to a peer that
+%% knows the secret.
+-spec link_open(Peer :: binary(), none | {Secret :: binary(), Nonce :: <<_:256>>}) ->
+    {ok, link()} | {error, {limit, links}}.
+link_open(_Peer, _Auth) ->
     not_loaded().
 
-%% @doc The frames to send to a peer for which {@link link_open/1} found no room: our hello, and the reason.
--spec link_refusal() -> binary().
-link_refusal() ->
+%% @doc The frames to send to a peer that gets no link: our hello, and the reason, which is a text or that
+%% {@link link_open/2} found no room.
+-spec link_refusal(links | binary()) -> binary().
+link_refusal(_Why) ->
+    not_loaded().
+
+%% @doc Queues the error frame that ends a link which is not open yet, with this text.
+-spec link_refuse(link(), Why :: binary()) -> ok.
+link_refuse(_Link, _Why) ->
     not_loaded().
 
 %% @doc Takes bytes as they came from the link. `more': the slice is used up, call again with `<<>>'.
-%% `stop': the peer broke the protocol for `Reason'; an error frame waits in the output.
+%% `stop': the peer broke the protocol for `Reason'; an error frame waits in the output. `refused': the peer does not know
+%% the secret; {@link link_refuse/2} tells it so.
 -spec link_input(link(), Chunk :: binary()) ->
-    {ok, [action()]} | {more, [action()]} | {stop, Reason :: binary(), [action()]} | {error, closed}.
+    {ok, [action()]}
+    | {more, [action()]}
+    | {stop | refused, Reason :: binary(), [action()]}
+    | {error, closed}.
 link_input(_Link, _Chunk) ->
     not_loaded().
 

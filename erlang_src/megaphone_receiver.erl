@@ -5,9 +5,9 @@
 %% whatever the table wants done (start a process for a request) is done here. Writing is the sender's work.
 %%
 %% ```
-%%   handover ──accept──▶ open ──stop/protocol error──▶ flushing ──sender done──▶ lingering ──▶ end
-%%      │                  └──────────── socket closed, sender failed ───────────────────────────▲
-%%      └── not accepted in time ────────────────────────────────────────────────────────────────┘
+%%   handover ──accept──▶ opening ──hello, secret──▶ open ──stop/protocol error──▶ flushing ──sender done──▶ lingering ──▶ end
+%%      │                  │  └── wrong secret ──▶ refusing ──after a while────────▲ └── socket closed, sender failed ──────▲
+%%      └──────────────────┴── not accepted, not open in time ────────────────────────────────────────────────────────────┘
 %% '''
 %%
 %% Lingering: after the last frame was written (it says why the link ends) the socket is closed for writing only, and
@@ -30,13 +30,14 @@
 %% The most bytes that one message brings. Also what one link can make wait in this process.
 -define(READ_BUFFER, 65536).
 
--type phase() :: handover | open | flushing | lingering.
+-type phase() :: handover | opening | refusing | open | flushing | lingering.
 -type stop_reason() ::
     peer_closed
     | not_accepted
     | shutdown
     | ejabberd_stopped
-    | {refused, links}
+    | {refused, links | late | megaphone_gate:refusal() | {secret, binary()}}
+    | {tls, term()}
     | {protocol, binary()}
     | {socket, atom()}
     | {send, atom()}
@@ -45,6 +46,8 @@
 
 -record(state, {
     socket :: inet:socket(),
+    %% The same socket, plain or with TLS.
+    transport :: megaphone_transport:transport(),
     opts :: [{atom(), term()}],
     %% Undefined before the link is open.
     service :: megaphone_http:service() | undefined,
@@ -52,6 +55,7 @@
     link :: megaphone_nif:link() | undefined,
     number = 0 :: megaphone_nif:link_number(),
     peer = <<"unknown">> :: binary(),
+    from = local :: megaphone_gate:peer(),
     sender :: pid() | undefined,
     reason :: stop_reason() | undefined,
     complained = false :: boolean(),
@@ -93,7 +97,7 @@ consume(Receiver, Handle, Kind) ->
 -spec init({inet:socket(), [{atom(), term()}]}) -> {ok, #state{}, timeout()}.
 init({Socket, Opts}) ->
     process_flag(trap_exit, true),
-    {ok, #state{socket = Socket, opts = Opts}, ?HANDOVER_TIMEOUT}.
+    {ok, #state{socket = Socket, transport = megaphone_transport:plain(Socket), opts = Opts}, ?HANDOVER_TIMEOUT}.
 
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_Request, _From, State) ->
@@ -107,11 +111,11 @@ handle_call(_Request, _From, State) ->
         | {consume, megaphone_nif:handle(), any | stepwise}.
 handle_cast(accept, #state{phase = handover} = State) ->
     open(State);
-handle_cast({stop, Reason}, #state{phase = open} = State) ->
+handle_cast({stop, Reason}, #state{phase = Phase} = State) when Phase =:= opening; Phase =:= open ->
     flush(Reason, State);
-handle_cast({stop, Reason}, #state{phase = handover} = State) ->
+handle_cast({stop, Reason}, #state{phase = Phase} = State) when Phase =:= handover; Phase =:= refusing ->
     finish(Reason, State);
-handle_cast({new_options, Opts}, #state{phase = open} = State) ->
+handle_cast({new_options, Opts}, #state{phase = Phase} = State) when Phase =:= opening; Phase =:= open ->
     {noreply, State#state{service = megaphone_http:service(Opts)}};
 handle_cast({consume, Handle, any}, #state{phase = open, service = Service} = State) ->
     {noreply, started(megaphone_http:start_consumer(Handle, Service), State)};
@@ -121,41 +125,54 @@ handle_cast(_Other, State) ->
     {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> step().
-handle_info({tcp, Socket, Data}, #state{socket = Socket, phase = open} = State) ->
-    input(Data, State#state{silence = 0});
 handle_info(listen, #state{phase = open} = State) ->
     silence(State);
-handle_info({tcp, Socket, _Data}, #state{socket = Socket} = State) ->
-    read_on(State);
-handle_info({tcp_closed, Socket}, #state{socket = Socket} = State) ->
-    finish(peer_closed, State);
-handle_info({tcp_error, Socket, Reason}, #state{socket = Socket} = State) ->
-    finish({socket, Reason}, State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
     sender_ended(Reason, State#state{sender = undefined});
 handle_info(closing_timeout, State) ->
     finish(shutdown, State);
+handle_info(not_open, #state{phase = opening} = State) ->
+    told({refused, late}, <<"nothing that opens the link came in time">>, State);
+handle_info({tell, Reason, Text}, #state{phase = refusing} = State) ->
+    told(Reason, Text, State);
 handle_info(timeout, #state{phase = handover} = State) ->
     finish(not_accepted, State);
-handle_info(_Other, State) ->
+handle_info(Message, #state{transport = Transport} = State) ->
+    socket_says(megaphone_transport:received(Transport, Message), State).
+
+-spec socket_says({data, binary()} | closed | {error, term()} | no, #state{}) -> step().
+socket_says({data, Data}, #state{phase = Phase} = State) when Phase =:= open; Phase =:= opening ->
+    input(Data, State#state{silence = 0});
+socket_says({data, _Data}, State) ->
+    read_on(State);
+socket_says(closed, State) ->
+    finish(peer_closed, State);
+socket_says({error, Reason}, State) ->
+    finish({socket, error_name(Reason)}, State);
+socket_says(no, State) ->
     {noreply, State}.
+
+%% Of TLS it may be anything, with text of the peer.
+-spec error_name(term()) -> atom().
+error_name(Reason) when is_atom(Reason) -> Reason;
+error_name(_Reason) -> closed.
 
 -spec handle_continue(input, #state{}) -> step().
 handle_continue(input, State) ->
     input(<<>>, State).
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(Reason, #state{socket = Socket, link = Link} = State) ->
+terminate(Reason, #state{transport = Transport, link = Link} = State) ->
     log_end(Reason, State),
     _ = [megaphone_nif:link_down(Link) || Link =/= undefined],
-    gen_tcp:close(Socket).
+    megaphone_transport:close(Transport).
 
 %% The socket's last bytes may sit in the last message, and in the state of nothing else.
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     maps:map(
         fun
-            (message, {tcp, Socket, Data}) when is_binary(Data) -> {tcp, Socket, {bytes, byte_size(Data)}};
+            (message, {Tag, Socket, Data}) when is_binary(Data) -> {Tag, Socket, {bytes, byte_size(Data)}};
             (log, _Events) -> [];
             (_Key, Value) -> Value
         end,
@@ -166,23 +183,50 @@ format_status(Status) ->
 
 -spec open(#state{}) -> step().
 open(#state{socket = Socket, opts = Opts} = State0) ->
-    State = State0#state{peer = peer_name(Socket, Opts)},
-    case megaphone_nif:link_open(State#state.peer) of
-        {ok, Link} -> start_sender(State#state{link = Link, service = megaphone_http:service(Opts)}, Opts);
-        {error, {limit, links}} -> refuse({refused, links}, megaphone_nif:link_refusal(), State)
+    State = State0#state{peer = peer_name(Socket, Opts), from = megaphone_gate:peer(Socket)},
+    case megaphone_gate:admit(Socket, Opts) of
+        ok -> enter(megaphone_gate:enter(self(), State#state.from), State);
+        {error, Reason} -> refuse({refused, Reason}, State)
     end.
 
-%% Says why, and lets the peer read it: a socket that is closed with unread input takes back what was written.
--spec refuse(stop_reason(), binary(), #state{}) -> step().
-refuse(Reason, Frames, #state{socket = Socket} = State) ->
+-spec enter(ok | {error, pending}, #state{}) -> step().
+enter(ok, #state{socket = Socket, opts = Opts} = State) ->
+    _ = erlang:send_after(auth_timeout(), self(), not_open),
+    case proplists:get_bool(tls, Opts) of
+        false -> start_link(State);
+        true -> encrypted(megaphone_transport:tls(Socket, Opts, auth_timeout()), State)
+    end;
+enter({error, pending}, State) ->
+    refuse({refused, pending}, State).
+
+-spec encrypted({ok, megaphone_transport:transport()} | {error, term()}, #state{}) -> step().
+encrypted({ok, Transport}, State) -> start_link(State#state{transport = Transport});
+encrypted({error, Reason}, State) -> finish({tls, Reason}, State).
+
+-spec start_link(#state{}) -> step().
+start_link(#state{peer = Peer, opts = Opts} = State) ->
+    case megaphone_nif:link_open(Peer, megaphone_gate:auth(Opts)) of
+        {ok, Link} -> start_sender(State#state{link = Link, service = megaphone_http:service(Opts)});
+        {error, {limit, links}} -> refuse({refused, links}, State)
+    end.
+
+%% Says why, and lets the peer read it: a socket that is closed with unread input takes back what was written. A peer
+%% that expects TLS cannot read it; its own log says that it got something else.
+-spec refuse(stop_reason(), #state{}) -> step().
+refuse({refused, Why} = Reason, #state{transport = Transport} = State) ->
     _ = erlang:send_after(?CLOSING_TIMEOUT, self(), closing_timeout),
-    case gen_tcp:send(Socket, Frames) =:= ok andalso gen_tcp:shutdown(Socket, write) of
+    Frames = megaphone_nif:link_refusal(refusal(Why)),
+    case megaphone_transport:send(Transport, Frames) =:= ok andalso megaphone_transport:shutdown(Transport) of
         ok -> read_on(State#state{phase = lingering, reason = Reason});
         _ -> finish(Reason, State)
     end.
 
--spec start_sender(#state{}, [{atom(), term()}]) -> step().
-start_sender(#state{socket = Socket, link = Link, peer = Peer} = State, Opts) ->
+-spec refusal(links | megaphone_gate:refusal()) -> links | binary().
+refusal(links) -> links;
+refusal(Why) -> megaphone_gate:text(Why).
+
+-spec start_sender(#state{}) -> step().
+start_sender(#state{socket = Socket, transport = Transport, link = Link, peer = Peer, opts = Opts} = State) ->
     Number = maps:get(link, megaphone_nif:link_info(Link), 0),
     SendTimeout = send_timeout(Socket, Opts),
     ok = megaphone_links:add(#{
@@ -193,22 +237,29 @@ start_sender(#state{socket = Socket, link = Link, peer = Peer} = State, Opts) ->
         listener => proplists:get_value(megaphone_listener, Opts),
         send_timeout => SendTimeout
     }),
-    SocketOpts = [
-        binary,
-        {packet, raw},
-        {buffer, ?READ_BUFFER},
-        {send_timeout, SendTimeout},
-        {send_timeout_close, true}
-    ],
-    case inet:setopts(Socket, SocketOpts) of
+    SocketOpts = [{buffer, ?READ_BUFFER}, {send_timeout, SendTimeout}, {send_timeout_close, true}],
+    %% The first options are of the connection below TLS, too.
+    Set = inet:setopts(Socket, SocketOpts) =:= ok andalso megaphone_transport:setopts(Transport, [binary, {packet, raw}]),
+    case Set of
         ok ->
-            {ok, Sender} = megaphone_sender:start_link(Link, Socket),
-            ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
-            _ = erlang:send_after(ping_after(), self(), listen),
-            read_on(State#state{phase = open, number = Number, sender = Sender});
-        {error, Reason} ->
-            finish({socket, Reason}, State#state{number = Number})
+            {ok, Sender} = megaphone_sender:start_link(Link, Transport),
+            read_on(State#state{phase = opening, number = Number, sender = Sender});
+        _ ->
+            finish(peer_closed, State#state{number = Number})
     end.
+
+%% The other end has said hello, and knows the secret if there is one.
+-spec opened(#state{}) -> #state{}.
+opened(#state{number = Number, peer = Peer} = State) ->
+    ok = megaphone_gate:passed(self()),
+    ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
+    _ = erlang:send_after(ping_after(), self(), listen),
+    State#state{phase = open}.
+
+%% Milliseconds. The application's setting is for tests.
+-spec auth_timeout() -> pos_integer().
+auth_timeout() ->
+    application:get_env(megaphone, auth_timeout, maps:get(auth_timeout, megaphone_nif:limits())).
 
 %% Newer ejabberd puts the option on the socket instead of into the options.
 -spec send_timeout(inet:socket(), [{atom(), term()}]) -> timeout().
@@ -240,8 +291,8 @@ format_address(_) ->
 %% ---- reading -------------------------------------------------------------------------------------------------
 
 -spec read_on(#state{}) -> step().
-read_on(#state{socket = Socket} = State) ->
-    case inet:setopts(Socket, [{active, once}]) of
+read_on(#state{transport = Transport} = State) ->
+    case megaphone_transport:setopts(Transport, [{active, once}]) of
         ok -> {noreply, State};
         {error, _} -> finish(peer_closed, State)
     end.
@@ -255,6 +306,10 @@ input(Chunk, #state{link = Link} = State) ->
             {noreply, perform(Actions, State), {continue, input}};
         {stop, Reason, Actions} ->
             flush({protocol, Reason}, perform(Actions, State));
+        {refused, Reason, Actions} ->
+            %% Nothing is read meanwhile: who guesses waits.
+            _ = erlang:send_after(maps:get(auth_delay, megaphone_nif:limits()), self(), {tell, {refused, {secret, Reason}}, Reason}),
+            {noreply, (perform(Actions, State))#state{phase = refusing}};
         {error, closed} ->
             finish(shutdown, State)
     catch
@@ -267,8 +322,11 @@ perform([], State) ->
     State;
 perform(Actions, #state{service = Service} = State) ->
     Renewed = megaphone_http:renewed(Service),
-    Start = fun({start, Handle}, Before) -> started(megaphone_http:start_consumer(Handle, Renewed), Before) end,
-    lists:foldl(Start, State#state{service = Renewed}, Actions).
+    Perform = fun
+        ({start, Handle}, Before) -> started(megaphone_http:start_consumer(Handle, Renewed), Before);
+        (open, Before) -> opened(Before)
+    end,
+    lists:foldl(Perform, State#state{service = Renewed}, Actions).
 
 -spec started(ok | {error, megaphone_http:error()}, #state{}) -> #state{}.
 started(ok, State) ->
@@ -316,9 +374,15 @@ flush(Reason, #state{sender = Sender} = State) when is_pid(Sender) ->
 flush(Reason, State) ->
     finish(Reason, State).
 
+%% Ends a link that is not open yet, with an error frame.
+-spec told(stop_reason(), binary(), #state{}) -> step().
+told(Reason, Text, #state{link = Link} = State) ->
+    ok = megaphone_nif:link_refuse(Link, Text),
+    flush(Reason, State).
+
 -spec sender_ended(term(), #state{}) -> step().
-sender_ended({shutdown, finished}, #state{socket = Socket, phase = flushing} = State) ->
-    case gen_tcp:shutdown(Socket, write) of
+sender_ended({shutdown, finished}, #state{transport = Transport, phase = flushing} = State) ->
+    case megaphone_transport:shutdown(Transport) of
         ok -> {noreply, State#state{phase = lingering}};
         {error, _} -> finish(peer_closed, State)
     end;
@@ -341,17 +405,31 @@ log_end({shutdown, Reason}, #state{number = Number, peer = Peer}) when
     Reason =:= peer_closed; Reason =:= shutdown; Reason =:= ejabberd_stopped
 ->
     ?LOG_INFO("megaphone: link ~b from ~ts closed: ~ts", [Number, Peer, describe(Reason)]);
+log_end({shutdown, {Kind, _} = Reason}, #state{from = From, peer = Peer}) when Kind =:= refused; Kind =:= tls ->
+    refused(From, Peer, Reason);
 log_end({shutdown, Reason}, #state{number = Number, peer = Peer}) ->
     ?LOG_WARNING("megaphone: link ~b from ~ts closed: ~ts", [Number, Peer, describe(Reason)]);
 log_end(_Reason, #state{number = Number, peer = Peer}) ->
     ?LOG_INFO("megaphone: link ~b from ~ts closed: ~ts", [Number, Peer, describe(shutdown)]).
+
+%% Who tries again and again cannot fill the log.
+-spec refused(megaphone_gate:peer(), binary(), stop_reason()) -> ok.
+refused(From, Peer, Reason) ->
+    case megaphone_gate:may_complain(From) of
+        true -> ?LOG_WARNING("megaphone: link from ~ts refused: ~ts", [Peer, describe(Reason)]);
+        false -> ?LOG_DEBUG("megaphone: link from ~ts refused: ~ts", [Peer, describe(Reason)])
+    end.
 
 -spec describe(stop_reason()) -> iodata().
 describe(peer_closed) -> "the peer closed it";
 describe(shutdown) -> "shut down";
 describe(ejabberd_stopped) -> "ejabberd stopped";
 describe(not_accepted) -> "the listener never handed its socket over";
-describe({refused, links}) -> "refused, there are as many links as the limit `links' allows";
+describe({refused, links}) -> "there are as many links as the limit `links' allows";
+describe({refused, late}) -> "it did not say hello, or did not authenticate, in time";
+describe({refused, {secret, Text}}) -> Text;
+describe({refused, Why}) -> megaphone_gate:text(Why);
+describe({tls, Reason}) -> megaphone_transport:format_error(Reason);
 describe({protocol, Text}) -> ["protocol error: ", Text];
 describe({socket, Reason}) -> ["socket error: ", inet:format_error(Reason)];
 describe(silent) -> "the peer has said nothing for too long, and has answered no ping";

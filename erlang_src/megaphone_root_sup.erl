@@ -18,6 +18,7 @@ init([]) ->
     Flags = #{strategy => one_for_one, intensity => 10, period => 10},
     Children = [
         #{id => megaphone_links, start => {megaphone_links, start_link, []}},
+        #{id => megaphone_gate, start => {megaphone_gate, start_link, []}},
         #{id => megaphone_sweeper, start => {megaphone_sweeper, start_link, []}},
         #{id => megaphone, start => {megaphone, start_link, []}},
         #{

@@ -12,12 +12,12 @@
 
 -record(state, {
     link :: megaphone_nif:link(),
-    socket :: inet:socket(),
+    socket :: megaphone_transport:transport(),
     finishing = false :: boolean()
 }).
 
 %% @doc Starts the sender of a link. The caller owns the socket.
--spec start_link(megaphone_nif:link(), inet:socket()) -> gen_server:start_ret().
+-spec start_link(megaphone_nif:link(), megaphone_transport:transport()) -> gen_server:start_ret().
 start_link(Link, Socket) ->
     gen_server:start_link(?MODULE, {Link, Socket}, []).
 
@@ -26,7 +26,7 @@ start_link(Link, Socket) ->
 finish(Sender) ->
     gen_server:cast(Sender, finish).
 
--spec init({megaphone_nif:link(), inet:socket()}) -> {ok, #state{}}.
+-spec init({megaphone_nif:link(), megaphone_transport:transport()}) -> {ok, #state{}}.
 init({Link, Socket}) ->
     self() ! megaphone_output,
     {ok, #state{link = Link, socket = Socket}}.
@@ -51,7 +51,7 @@ handle_info(_Other, State) ->
 write(#state{link = Link, socket = Socket} = State) ->
     case megaphone_nif:link_output(Link) of
         {ok, Frames} ->
-            case gen_tcp:send(Socket, Frames) of
+            case megaphone_transport:send(Socket, Frames) of
                 ok ->
                     %% By a message, so that others in the mailbox have their turn between batches.
                     self() ! megaphone_output,
@@ -68,9 +68,10 @@ write(#state{link = Link, socket = Socket} = State) ->
     end.
 
 %% A timeout comes with the data that was not sent, which belongs in no log.
--spec error_name(atom() | {timeout, binary()}) -> atom().
+-spec error_name(term()) -> atom().
 error_name({timeout, _Rest}) -> timeout;
-error_name(Reason) -> Reason.
+error_name(Reason) when is_atom(Reason) -> Reason;
+error_name(_TlsAlert) -> closed.
 
 %% Neither state nor messages show what users write, but a batch in flight would.
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().

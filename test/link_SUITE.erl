@@ -78,7 +78,7 @@ both_say_hello_at_once(Config) ->
     ?assertEqual({2, 1, 1}, {Role, Version, Features band 1}),
     ?assert(Window >= 16384),
     ?assertMatch(<<"megaphone", _/binary>>, Name),
-    ok = send(Link, {hello, 1, 1, 131072, 16#ffffffff, <<"an ECM with features of the future">>}),
+    ok = send(Link, {hello, 1, 1, 131072, 16#fffffffd, <<"an ECM with features of the future">>}),
     assert_alive(Link),
     ok = disconnect(Link).
 

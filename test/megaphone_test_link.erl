@@ -5,7 +5,7 @@
 
 -export([encode/1, frame/3, hello/0, hello/1, open/1, open/3, decode/1]).
 -export([get_request/1, request/4, answer/2, ask/3, close/2]).
--export([connect/1, connect_raw/1, send/2, send_bytes/2, next/1, next/2, await_close/1, disconnect/1]).
+-export([greet/1, authenticate/3, proof/4, connect/1, connect_raw/1, send/2, send_bytes/2, next/1, next/2, await_close/1, disconnect/1]).
 -export_type([frame/0, connection/0]).
 
 -type frame() ::
@@ -76,6 +76,7 @@ decode(Rest) ->
 -spec parse(byte(), id(), binary()) -> frame().
 parse(1, 0, <<"MGPH", Version, Role, Features:32, Window:32, Size, Name:Size/binary>>) ->
     {hello, Role, Version, Window, Features, Name};
+parse(2, 0, Bytes) -> {auth, Bytes};
 parse(4, Id, Data) when Id > 0, Data =/= <<>> -> {data, Id, Data};
 parse(5, Id, <<Reason>>) when Id > 0 -> {close, Id, Reason};
 parse(6, Id, <<Code, Text/binary>>) -> {error, Id, Code, Text};
@@ -140,6 +141,44 @@ connect(Address) ->
     ok = send(Link, hello()),
     {hello, 2, 1, _Window, _Features, _Name} = next(Link),
     Link.
+
+%% Connects to a listener with a secret and opens the link, as docs/protocol.md says; the frame that comes instead if it is refused.
+-spec authenticate(address(), Ours :: binary(), [frame()]) -> {ok, connection()} | {refused, connection(), frame() | closed}.
+authenticate(Address, Secret, More) ->
+    Link = connect_raw(Address),
+    {Hellos, Nonces} = greet(Link),
+    ok = send(Link, [{auth, <<2, (proof(Secret, 1, Hellos, Nonces))/binary>>} | More]),
+    Theirs = proof(Secret, 2, Hellos, Nonces),
+    case next(Link) of
+        {auth, <<2, Theirs/binary>>} -> {ok, Link};
+        Other -> {refused, Link, Other}
+    end.
+
+%% Hellos with the feature, and challenges, in both directions.
+-spec greet(connection()) -> {Hellos :: {binary(), binary()}, Nonces :: {binary(), binary()}}.
+greet(Link) ->
+    Nonce = crypto:strong_rand_bytes(32),
+    Own = {hello, 1, 1, 131072, 3, <<"test ECM">>},
+    ok = send(Link, [Own, {auth, <<1, Nonce/binary>>}]),
+    {hello, 2, 1, _, Features, _} = Theirs = next(Link),
+    3 = Features band 3,
+    {auth, <<1, TheirNonce:32/binary>>} = next(Link),
+    {{payload(Own), payload(Theirs)}, {Nonce, TheirNonce}}.
+
+-spec payload(frame()) -> binary().
+payload(Frame) ->
+    <<_Length:32, _Type, 0:64, Payload/binary>> = encode(Frame),
+    Payload.
+
+-spec proof(Secret :: binary(), Role :: 1 | 2, {binary(), binary()}, {binary(), binary()}) -> binary().
+proof(Secret, Role, {EcmHello, NodeHello}, {EcmNonce, NodeNonce}) ->
+    Label = element(Role, {<<"Megaphone link 1 key of the ECM">>, <<"Megaphone link 1 key of ejabberd">>}),
+    Key = crypto:mac(hmac, sha256, Label, Secret),
+    crypto:mac(hmac, sha256, Key, [
+        <<"Megaphone link 1 proof">>, Role,
+        byte_size(EcmHello), EcmHello, EcmNonce,
+        byte_size(NodeHello), NodeHello, NodeNonce
+    ]).
 
 -spec connect_raw(address()) -> connection().
 connect_raw({Ip, Port}) ->

@@ -118,10 +118,12 @@ log(#{dir := Dir}) ->
 %% ---- configuration ---------------------------------------------------------------------------------------------
 
 %% A listener as YAML: its number gives it its address. `More' are further options, a line each.
--spec listener(atom(), pos_integer(), [iodata()]) -> iodata().
-listener(Module, Number, More) ->
+-spec listener(atom(), pos_integer() | inet:ip_address(), [iodata()]) -> iodata().
+listener(Module, Number, More) when is_integer(Number) ->
+    listener(Module, {127, 0, 0, Number}, More);
+listener(Module, Ip, More) ->
     [
-        io_lib:format("- port: 0~n  ip: \"127.0.0.~b\"~n  module: ~s~n", [Number, Module]),
+        io_lib:format("- port: 0~n  ip: \"~s\"~n  module: ~s~n", [inet:ntoa(Ip), Module]),
         [["  ", Option, "\n"] || Option <- More]
     ].
 

@@ -53,8 +53,8 @@ end_per_testcase(_Case, Config) ->
 
 %% A link whose hello has been sent and taken.
 link_up() ->
-    {ok, Link} = megaphone_nif:link_open(<<"test">>),
-    {ok, []} = input(Link, hello()),
+    {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
+    {ok, [open]} = input(Link, hello()),
     [{hello, 2, 1, _, _, _}] = output(Link),
     Link.
 
@@ -120,7 +120,7 @@ cut(Data, [Size | Sizes]) -> [binary:part(Data, 0, Size) | cut(binary:part(Data,
 
 %% What was started, with its input, and what went out.
 effects(Pieces) ->
-    {ok, Link} = megaphone_nif:link_open(<<"test">>),
+    {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
     Started = lists:append([element(2, {ok, _} = input_bytes(Link, Piece)) || Piece <- Pieces]),
     Read = [
         {Id, case megaphone_nif:recv(Handle, 0) of {ok, Data} -> Data; {error, closed} -> closed end}
@@ -357,7 +357,7 @@ random_frames_leave_nothing(_Config) ->
     %% ends in good order or with a reason, and nothing is left of it.
     lists:foreach(
         fun(Seed) ->
-            {ok, Link} = megaphone_nif:link_open(<<"test">>),
+            {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
             Consumers = random_steps(Link, 300, [], rand:seed_s(exsss, Seed)),
             _ = link_end(Link),
             [exit(Pid, kill) || Pid <- Consumers]
@@ -434,7 +434,9 @@ wrong_arguments(Config) ->
     Link = proplists:get_value(link, Config),
     Handle = started(Link, 1, get_request("/")),
     Wrong = [
-        {link_open, [not_text]}, {link_input, [make_ref(), <<>>]}, {link_input, [Link, "list"]}, {link_output, [Link, 1]},
+        {link_open, [not_text, none]}, {link_open, [<<"peer">>, secret]}, {link_open, [<<"peer">>, {<<"short">>, <<0:256>>}]},
+        {link_open, [<<"peer">>, {<<"long enough a secret">>, <<0:248>>}]}, {link_refuse, [make_ref(), <<"why">>]},
+        {link_refusal, [why]}, {link_input, [make_ref(), <<>>]}, {link_input, [Link, "list"]}, {link_output, [Link, 1]},
         {link_down, [self()]}, {link_sweep, [Link, -1]}, {link_info, [x]}, {set_owner, [Handle, x]}, {set_consumer, [Handle, x]},
         {put_data, [Handle, x]}, {recv, [Handle, -1]}, {recv, [Handle, x]}, {get_data, [Handle, x]}, {cancel, [Handle, x]},
         {send, [Handle, x]}, {set_packet, [Handle, x]}, {shutdown, [Handle, x]}, {open, [x, raw]}, {open, [{{1, 2, 3}, 1}, raw]}

@@ -18,6 +18,28 @@ pub const MIN_WINDOW: u32 = 16_384;
 /// Longest software name in a hello, in bytes.
 pub const MAX_NAME: usize = 64;
 
+/// Shortest secret of a link, in bytes: one that cannot be found by trying.
+pub const MIN_SECRET: usize = 16;
+
+/// Longest secret of a link, in bytes: any text that a person would write into a file.
+pub const MAX_SECRET: usize = 1_024;
+
+/// Longest payload of a frame before authentication is done, in bytes: what a stranger may make this end hold.
+pub const MAX_AUTH_PAYLOAD: usize = 4_096;
+
+/// Milliseconds for the other end's hello and authentication.
+pub const AUTH_TIMEOUT: u32 = 5_000;
+
+/// Milliseconds after which an end that does not know the secret is told so: guessing is slow.
+pub const AUTH_DELAY: u32 = 1_000;
+
+/// Most links that are not authenticated yet, in all and from one address: strangers cannot take all of [`MAX_LINKS`].
+/// All managers of a machine may come back at once after a restart.
+pub const MAX_PENDING_LINKS: usize = 128;
+
+/// See [`MAX_PENDING_LINKS`].
+pub const MAX_PENDING_LINKS_PER_ADDRESS: usize = 64;
+
 /// Longest text of an error frame, in bytes; a longer one is cut.
 pub const MAX_ERROR_TEXT: usize = 256;
 
@@ -153,6 +175,9 @@ pub const LINK_SILENCE: u32 = 45_000;
 
 /// Milliseconds for a link to be connected and to say hello.
 pub const LINK_GREETING: u32 = 10_000;
+
+/// Most links of one connection manager, to all its servers together.
+pub const MAX_MANAGER_LINKS: usize = 64;
 
 /// Milliseconds until a lost link is tried again for the first time; each failure doubles it.
 pub const RETRY_LEAST: u32 = 100;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use megaphone_core::limits::{MAX_PAYLOAD, MIN_WINDOW};
+use megaphone_core::limits::{MAX_AUTH_PAYLOAD, MAX_PAYLOAD, MIN_WINDOW};
 use megaphone_core::link::{
     CloseReason, Decoder, ErrorCode, Frame, FrameError, Hello, Kind, Open, ReadyMode, Role,
 };
@@ -139,4 +139,47 @@ fn payloads_are_limited_to_the_byte() {
     let mut small = Vec::new();
     Sample::Hello(0, MIN_WINDOW - 1, String::new()).encode(&mut small);
     assert_eq!(Frame::parse(&small[4..]), Err(FrameError::Window(MIN_WINDOW - 1)));
+}
+
+/// Before authentication is done nothing but auth frames of a bounded size is waited for, and afterwards none is taken.
+#[test]
+fn strangers_may_only_authenticate() {
+    let mut hello = Vec::new();
+    Sample::Hello(0, MIN_WINDOW, String::new()).encode(&mut hello);
+    let after = |frame: &Frame<'_>| {
+        let mut decoder = Decoder::authenticating();
+        decoder.push(&hello);
+        assert!(matches!(decoder.next(), Ok(Some(Frame::Hello(_)))));
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        decoder.push(&bytes);
+        decoder
+    };
+    let most = vec![0; MAX_AUTH_PAYLOAD];
+    for size in [0, 1, MAX_AUTH_PAYLOAD - 1, MAX_AUTH_PAYLOAD] {
+        let mut decoder = after(&Frame::Auth(&most[..size]));
+        assert!(matches!(decoder.next(), Ok(Some(Frame::Auth(payload))) if payload.len() == size));
+        // Another one may follow until it is over.
+        let mut bytes = Vec::new();
+        Frame::Auth(b"x").encode(&mut bytes);
+        decoder.push(&bytes);
+        decoder.admit();
+        assert_eq!(decoder.next(), Err(FrameError::HelloOrder("auth")));
+    }
+    // Judged by its length and type alone.
+    let mut decoder = after(&Frame::Auth(&[]));
+    assert!(decoder.next().is_ok());
+    decoder.push(&(MAX_AUTH_PAYLOAD as u32 + 10).to_be_bytes());
+    assert_eq!(decoder.next(), Err(FrameError::Unauthenticated));
+    let reason = Frame::Error { id: 0, code: ErrorCode::Auth, text: "no" };
+    assert_eq!(after(&reason).next(), Ok(Some(reason)));
+    for frame in [
+        Frame::Ping([0; 8]),
+        Frame::Drain,
+        Frame::Data { id: 1, payload: b"x" },
+        Frame::Window { id: 1, increment: 1 },
+    ] {
+        assert_eq!(after(&frame).next(), Err(FrameError::Unauthenticated), "{}", frame.name());
+    }
+    assert_eq!(after(&Frame::Auth(&[])).next(), Ok(Some(Frame::Auth(&[]))));
 }

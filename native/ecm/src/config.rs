@@ -1,12 +1,15 @@
 //! What an operator may choose, and the checked reading of it.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use megaphone_core::limits;
-use serde::Deserialize;
+use megaphone_core::link::Secret;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use tracing::warn;
 
 /// Where the node's listener is.
@@ -59,8 +62,12 @@ impl fmt::Display for Server {
 /// Everything that [`crate::run`] needs besides the listener.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The node's listener.
-    pub server: Server,
+    /// The nodes' listeners, at least one. Nodes of one cluster: a client may come to any.
+    pub servers: Vec<Server>,
+    /// Links to each of them, at least one.
+    pub links: usize,
+    /// What both ends of a link have to know; `None`: it is opened without.
+    pub link_secret: Option<Secret>,
     /// Most clients at a time; further ones wait in the kernel until one leaves.
     pub max_clients: usize,
     /// Most bytes that all clients may hold together.
@@ -92,7 +99,9 @@ impl Config {
     pub fn new(server: Server) -> Self {
         let millis = |number: u32| Duration::from_millis(u64::from(number));
         Self {
-            server,
+            servers: vec![server],
+            links: 1,
+            link_secret: None,
             max_clients: default_clients(),
             max_held: limits::MAX_HELD,
             head_timeout: millis(limits::HEAD_TIMEOUT),
@@ -108,7 +117,29 @@ impl Config {
     }
 
     /// Puts the file's choices in.
-    pub fn apply(&mut self, file: &File) {
+    ///
+    /// # Errors
+    /// A text for the operator: the file of the secret cannot be used, or there are too many links.
+    pub fn apply(&mut self, file: &File) -> Result<(), String> {
+        if let Some(Servers(servers)) = &file.server {
+            self.servers.clone_from(servers);
+        }
+        if let Some(Links(links)) = file.links {
+            self.links = links;
+        }
+        let all = self.links * self.servers.len();
+        if all > limits::MAX_MANAGER_LINKS {
+            let most = limits::MAX_MANAGER_LINKS;
+            return Err(format!("`links` for each `server` makes {all} links in all, the most is {most}"));
+        }
+        self.link_secret = match (&file.link_secret, &file.link_secret_file) {
+            (None, None) => self.link_secret.take(),
+            (Some(Password(secret)), None) => Some(secret.clone()),
+            (None, Some(path)) => Some(read_secret(path)?),
+            (Some(_), Some(_)) => {
+                return Err("give either `link_secret` or `link_secret_file`, not both".to_owned());
+            }
+        };
         let seconds = |to: &mut Duration, from: &Option<Seconds>| {
             if let Some(Seconds(seconds)) = from {
                 *to = Duration::from_secs(*seconds);
@@ -127,6 +158,7 @@ impl Config {
         if let Some(Count(bytes)) = file.max_held {
             self.max_held = bytes;
         }
+        Ok(())
     }
 }
 
@@ -136,8 +168,14 @@ impl Config {
 pub struct File {
     /// Address and port for the clients.
     pub listen: Option<String>,
-    /// The node's listener.
-    pub server: Option<Server>,
+    /// The node's listener, or those of several nodes of a cluster.
+    pub server: Option<Servers>,
+    /// Links to each server.
+    pub links: Option<Links>,
+    /// What both ends of a link have to know: the listener's option `secret`.
+    pub link_secret: Option<Password>,
+    /// A file that holds it.
+    pub link_secret_file: Option<PathBuf>,
     /// Most clients at a time; what the descriptor limit allows if that is less.
     pub max_clients: Option<Count>,
     /// Most bytes that all clients may hold together.
@@ -165,6 +203,87 @@ impl File {
 
     fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+/// Reads a secret from a file of its own; white space around it does not count.
+///
+/// # Errors
+/// A text for the operator, which names the file and says nothing of what is in it.
+pub fn read_secret(path: &Path) -> Result<Secret, String> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("cannot read the secret in {}: {error}", path.display()))?;
+    let mode = std::fs::metadata(path).map(|data| data.mode()).unwrap_or_default();
+    if mode & 0o077 != 0 {
+        warn!("others may read the secret in {}: chmod 600 it", path.display());
+    }
+    Secret::new(bytes.trim_ascii()).map_err(|error| format!("in {}: {error}", path.display()))
+}
+
+/// One server or several, in a file.
+#[derive(Clone, Debug)]
+pub struct Servers(Vec<Server>);
+
+impl<'de> Deserialize<'de> for Servers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(String),
+            Several(Vec<String>),
+        }
+        let expected = "a server, as in \"127.0.0.1:6280\", or a list of them";
+        let texts = match Form::deserialize(deserializer).map_err(|_| D::Error::custom(expected))? {
+            Form::One(text) => vec![text],
+            Form::Several(texts) => texts,
+        };
+        let servers: Result<Vec<Server>, String> = texts.iter().map(|text| text.parse()).collect();
+        servers.and_then(Self::try_from).map_err(D::Error::custom)
+    }
+}
+
+impl TryFrom<Vec<Server>> for Servers {
+    type Error = String;
+
+    fn try_from(servers: Vec<Server>) -> Result<Self, String> {
+        if servers.is_empty() {
+            return Err("`server` names none".to_owned());
+        }
+        match servers.iter().enumerate().find(|(at, server)| servers[..*at].contains(server)) {
+            Some((_, server)) => Err(format!("server {server} is there twice; `links` gives it more links")),
+            None => Ok(Self(servers)),
+        }
+    }
+}
+
+/// A number of links in a file.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Links(usize);
+
+impl TryFrom<i64> for Links {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let most = limits::MAX_MANAGER_LINKS;
+        usize::try_from(number)
+            .ok()
+            .filter(|links| (1..=most).contains(links))
+            .map(Self)
+            .ok_or_else(|| format!("{number} is not a number of links from 1 to {most}"))
+    }
+}
+
+/// A secret in a file. An error says nothing of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Password(Secret);
+
+impl TryFrom<String> for Password {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Secret::new(text.as_bytes()).map(Self).map_err(|error| error.to_string())
     }
 }
 
@@ -234,9 +353,9 @@ mod tests {
         let file =
             File::parse("listen = '0.0.0.0:80'\nserver = 'unix:/s'\nidle_timeout = 5\nmax_clients = 7\n")
                 .unwrap();
-        let mut config = Config::new(file.server.clone().unwrap());
-        config.apply(&file);
-        assert_eq!(config.server, Server::Unix("/s".into()));
+        let mut config = Config::new("a:1".parse().unwrap());
+        config.apply(&file).unwrap();
+        assert_eq!(config.servers, [Server::Unix("/s".into())]);
         assert_eq!(config.idle_timeout, Duration::from_secs(5));
         assert_eq!(config.max_clients, 7);
     }
@@ -250,12 +369,54 @@ mod tests {
             ("max_clients = -1\n", ["line 1", "max_clients"]),
             ("server = 'nowhere'\n", ["line 1", "nowhere"]),
             ("server = 3\n", ["line 1", "server"]),
+            ("server = []\n", ["line 1", "server"]),
+            ("server = ['a:1', 'nowhere']\n", ["line 1", "nowhere"]),
+            ("server = ['a:1', 'b:1', 'a:1']\n", ["line 1", "a:1 is there twice"]),
+            ("links = 0\n", ["line 1", "1 to 64"]),
+            ("links = 65\n", ["line 1", "1 to 64"]),
+            ("\nlink_secret = 'short'\n", ["line 2", "16 to 1024 bytes, not 5"]),
         ] {
             let error = File::parse(text).unwrap_err();
             for part in parts {
                 assert!(error.contains(part), "{part}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn several_servers_and_links() {
+        let mut config = Config::new("a:1".parse().unwrap());
+        let file = |links: usize| {
+            File::parse(&format!(
+                "server = ['a:1', 'unix:/s']\nlinks = {links}\nlink_secret = '{}'",
+                "x".repeat(16)
+            ))
+            .unwrap()
+        };
+        config.apply(&file(limits::MAX_MANAGER_LINKS / 2)).unwrap();
+        assert_eq!(config.servers, [Server::Tcp("a:1".to_owned()), Server::Unix("/s".into())]);
+        assert_eq!(config.links, 32);
+        assert_eq!(config.link_secret, Some(Secret::new(&[b'x'; 16]).unwrap()));
+        assert!(config.apply(&file(limits::MAX_MANAGER_LINKS / 2 + 1)).unwrap_err().contains("66 links"));
+        assert!(!format!("{config:?}").contains("xxx"));
+    }
+
+    #[test]
+    fn a_secret_has_a_file_of_its_own() {
+        let path = std::env::temp_dir().join(format!("megaphone-ecm-secret-{}", std::process::id()));
+        let text = format!("link_secret_file = '{}'", path.display());
+        let mut config = Config::new("a:1".parse().unwrap());
+        let missing = config.apply(&File::parse(&text).unwrap()).unwrap_err();
+        assert!(missing.contains("megaphone-ecm-secret"), "{missing}");
+        std::fs::write(&path, "sixteen bytes or more\n").unwrap();
+        config.apply(&File::parse(&text).unwrap()).unwrap();
+        assert_eq!(config.link_secret, Some(Secret::new(b"sixteen bytes or more").unwrap()));
+        let both = format!("link_secret = '{}'\n{text}", "x".repeat(16));
+        assert!(config.apply(&File::parse(&both).unwrap()).unwrap_err().contains("not both"));
+        std::fs::write(&path, "fifteen bytes__\n\n").unwrap();
+        let short = config.apply(&File::parse(&text).unwrap()).unwrap_err();
+        assert!(short.contains("not 15") && !short.contains("fifteen"), "{short}");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What a client's state machine sees of the event loop.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -44,9 +43,8 @@ impl fmt::Display for Counters {
 pub(crate) struct Context<'a> {
     pub(crate) id: u64,
     pub(crate) stream: &'a TcpStream,
-    pub(crate) link: &'a mut Link,
-    /// Ids whose close we sent and whose close from the node is awaited.
-    pub(crate) closing: &'a mut HashSet<u64>,
+    /// The link of its virtual connection, or the one that a new one would go to; `None`: no link is up.
+    pub(crate) link: Option<&'a mut Link>,
     pub(crate) counters: &'a mut Counters,
     /// The node's close is being handled: ours answers it.
     pub(crate) answers_close: bool,
@@ -61,7 +59,7 @@ impl Io for Context<'_> {
     }
 
     fn window(&self) -> Option<u32> {
-        self.link.window()
+        self.link.as_ref()?.window()
     }
 
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
@@ -70,14 +68,15 @@ impl Io for Context<'_> {
     }
 
     fn frame(&mut self, frame: &Frame<'_>) {
+        let Some(link) = &mut self.link else { return };
         match frame {
             Frame::Close { id, .. } if !self.answers_close => {
-                self.closing.insert(*id);
+                link.closing.insert(*id);
             }
             Frame::Open { .. } => self.counters.opened += 1,
             _ => {}
         }
-        self.link.send(frame);
+        link.send(frame);
     }
 
     fn write(&mut self, bytes: &[u8]) -> usize {

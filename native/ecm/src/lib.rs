@@ -10,7 +10,8 @@
 //! | [`config`] | what an operator may choose |
 //! | `server` | the event loop |
 //! | `slab` | the client connections |
-//! | `link` | the connection to the node |
+//! | `link` | a connection to a node |
+//! | `links` | all of them, and which one a client gets |
 //! | `context` | what a client's state machine sees of the loop |
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@
 pub mod config;
 mod context;
 mod link;
+mod links;
 mod server;
 mod slab;
 

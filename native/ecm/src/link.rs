@@ -1,5 +1,6 @@
 //! The connection to the node: connected without blocking, greeted, watched, and tried again when it is lost.
 
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use megaphone_core::limits;
-use megaphone_core::link::{Decoder, Frame, Hello, Role};
+use megaphone_core::link::auth::NONCE;
+use megaphone_core::link::{AuthError, Credentials, Decoder, Frame, Handshake, Hello, Role, Secret};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, Waker};
 use tracing::{debug, info, warn};
@@ -62,7 +64,7 @@ enum Phase {
     Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
     /// Begun at the given time.
     Connecting(Instant),
-    /// Connected; the other end has yet to say hello.
+    /// Connected; the other end has yet to say hello, and to prove that it knows the secret.
     Greeting(Instant),
     Up,
 }
@@ -75,8 +77,22 @@ pub(crate) struct Link {
     stream: Option<Stream>,
     /// Addresses of the server that were not tried in this round.
     addresses: Vec<SocketAddr>,
+    /// What both ends know, if they do.
+    secret: Option<Secret>,
+    /// Until the link is up.
+    handshake: Option<Handshake>,
     /// Splits the input; taken out while its frames are handled.
     pub(crate) decoder: Decoder,
+    /// There may be something to read.
+    pub(crate) readable: bool,
+    /// Its clients may not be read: the output is above its mark.
+    pub(crate) congested: bool,
+    /// Clients with something to read that wait for the output to fall below its mark.
+    pub(crate) stalled: VecDeque<u64>,
+    /// Ids whose close we sent and whose close from the node is awaited.
+    pub(crate) closing: HashSet<u64>,
+    /// Virtual connections that are open on it.
+    pub(crate) connections: usize,
     output: Vec<u8>,
     written: usize,
     /// What the other end accepts for a new connection, while the link is up.
@@ -87,6 +103,8 @@ pub(crate) struct Link {
     ping: Duration,
     silence: Duration,
     greeting: Duration,
+    /// How the other end calls itself.
+    name: String,
     failures: u32,
     random: u64,
     /// The last complaint that was logged loudly: the same one is not repeated each time.
@@ -95,14 +113,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(config: &Config, waker: Arc<Waker>, now: Instant) -> Self {
+    pub(crate) fn new(server: &Server, config: &Config, waker: Arc<Waker>, now: Instant) -> Self {
         use std::hash::{BuildHasher, RandomState};
         Self {
-            server: config.server.clone(),
+            server: server.clone(),
             phase: Phase::Waiting(now),
             stream: None,
             addresses: Vec::new(),
+            secret: config.link_secret.clone(),
+            handshake: None,
             decoder: Decoder::new(),
+            readable: false,
+            congested: false,
+            stalled: VecDeque::new(),
+            closing: HashSet::new(),
+            connections: 0,
             output: Vec::new(),
             written: 0,
             window: None,
@@ -111,6 +136,7 @@ impl Link {
             ping: config.link_ping,
             silence: config.link_silence,
             greeting: config.link_greeting,
+            name: String::new(),
             failures: 0,
             // Seeded by the system; any number but 0 will do.
             random: RandomState::new().hash_one(0) | 1,
@@ -134,13 +160,34 @@ impl Link {
         frame.encode(&mut self.output);
     }
 
-    /// The other end said hello.
-    pub(crate) fn greeted(&mut self, hello: &Hello<'_>) {
-        self.phase = Phase::Up;
-        self.window = Some(hello.window);
-        self.failures = 0;
-        self.complaint.clear();
-        info!("link to {} up ({})", self.server, hello.name.escape_debug());
+    /// A frame of the other end while the link is not up: hello, or a step of authentication. True: it is up now.
+    ///
+    /// # Errors
+    /// [`AuthError`]: the other end is to be told, and [`Link::lose`] must follow.
+    pub(crate) fn opening(&mut self, frame: &Frame<'_>) -> Result<bool, AuthError> {
+        let Some(handshake) = &mut self.handshake else { return Err(AuthError::Order) };
+        let window = match frame {
+            Frame::Hello(hello) => {
+                self.name = hello.name.escape_debug().to_string();
+                handshake.hello(hello)?
+            }
+            Frame::Auth(payload) => handshake.auth(payload, &mut self.output)?,
+            _ => return Err(AuthError::Order),
+        };
+        if let Some(window) = window {
+            self.handshake = None;
+            self.phase = Phase::Up;
+            self.window = Some(window);
+            self.failures = 0;
+            self.complaint.clear();
+            info!("link to {} up ({})", self.server, self.name);
+        }
+        Ok(window.is_some())
+    }
+
+    /// Whether the link has yet to be opened.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.handshake.is_some()
     }
 
     /// When [`Link::tick`] has to be called next, at the latest.
@@ -242,12 +289,11 @@ impl Link {
         .map_err(|error| error.to_string())?;
         self.stream = Some(stream);
         self.phase = Phase::Connecting(now);
-        self.send(&Frame::Hello(Hello {
-            role: Role::Ecm,
-            features: Hello::CREDIT,
-            window: limits::WINDOW,
-            name: NAME,
-        }));
+        let hello = Hello { role: Role::Ecm, features: Hello::CREDIT, window: limits::WINDOW, name: NAME };
+        let handshake = Handshake::new(hello, self.secret.clone().map(credentials).transpose()?);
+        handshake.greet(&mut self.output);
+        self.decoder = if handshake.authenticates() { Decoder::authenticating() } else { Decoder::new() };
+        self.handshake = Some(handshake);
         Ok(())
     }
 
@@ -316,18 +362,30 @@ impl Link {
             let _ = self.flush(now);
         }
         self.stream = None;
+        self.handshake = None;
         self.decoder = Decoder::new();
+        self.readable = false;
+        self.closing = HashSet::new();
         self.output = Vec::new();
         self.written = 0;
         let pause = if self.addresses.is_empty() { self.back_off() } else { Duration::ZERO };
         self.phase = Phase::Waiting(now + pause);
         if was_up || self.complaint != why {
-            warn!("link to {} down: {why}; clients get 503 until it is back", self.server);
+            warn!("link to {} down: {why}", self.server);
             why.clone_into(&mut self.complaint);
         } else {
             debug!("link to {} still down: {why}", self.server);
         }
         was_up
+    }
+
+    /// After [`Link::send`] or [`Link::flush`]: whether its clients may be read is looked at again. Answers those that
+    /// waited and need no longer.
+    pub(crate) fn decongest(&mut self) -> VecDeque<u64> {
+        if self.congested && self.pending() <= limits::LINK_LOW {
+            self.congested = false;
+        }
+        if self.congested { VecDeque::new() } else { std::mem::take(&mut self.stalled) }
     }
 
     /// Doubles with each failure; the upper half is random, so that many managers do not come back at once.
@@ -342,4 +400,11 @@ impl Link {
         self.random ^= self.random << 17;
         Duration::from_millis(most / 2 + self.random % (most / 2 + 1))
     }
+}
+
+/// A nonce for this link alone.
+fn credentials(secret: Secret) -> Result<Credentials, String> {
+    let mut nonce = [0; NONCE];
+    getrandom::fill(&mut nonce).map_err(|error| format!("no random numbers from the system: {error}"))?;
+    Ok(Credentials { secret, nonce })
 }

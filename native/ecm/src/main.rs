@@ -22,16 +22,22 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "The file is TOML. Keys: listen, server, max_clients, max_held (bytes), and in seconds \
+    after_help = "The file is TOML. Keys: listen, server, links, link_secret, link_secret_file, max_clients, max_held (bytes), and in seconds \
     head_timeout, body_timeout, send_timeout, idle_timeout. What is given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]
+    /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]; more than once for a cluster
     #[arg(long, value_name = "SERVER")]
-    server: Option<Server>,
+    server: Vec<Server>,
+    /// Links to each server [default: 1]
+    #[arg(long, value_name = "N")]
+    links: Option<usize>,
+    /// File with the secret that the listener demands
+    #[arg(long, value_name = "FILE")]
+    link_secret_file: Option<PathBuf>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -57,17 +63,34 @@ fn main() -> ExitCode {
     }
 }
 
+impl Arguments {
+    /// The file's choices, with those of the command line in their place.
+    fn over(&self, mut file: File) -> Result<File, String> {
+        if !self.server.is_empty() {
+            file.server = Some(self.server.clone().try_into()?);
+        }
+        if let Some(links) = self.links {
+            file.links = Some(i64::try_from(links).unwrap_or(i64::MAX).try_into()?);
+        }
+        if let Some(path) = &self.link_secret_file {
+            file.link_secret = None;
+            file.link_secret_file = Some(path.clone());
+        }
+        Ok(file)
+    }
+}
+
 fn start(arguments: &Arguments) -> Result<(), String> {
     let file = arguments.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     match raise_descriptor_limit() {
         Ok(limit) => info!("up to {limit} descriptors"),
         Err(error) => warn!("the limit of descriptors cannot be raised: {error}"),
     }
-    let server = arguments.server.clone().or_else(|| file.server.clone());
-    let mut config = Config::new(server.unwrap_or_else(|| Server::Tcp("127.0.0.1:6280".to_owned())));
-    config.apply(&file);
-    let listen = arguments.listen.as_ref().or(file.listen.as_ref()).map_or("127.0.0.1:5280", String::as_str);
-    let listener = bind(listen)?;
+    let listen = file.listen.clone();
+    let mut config = Config::new(Server::Tcp("127.0.0.1:6280".to_owned()));
+    config.apply(&arguments.over(file)?)?;
+    let listen = arguments.listen.clone().or(listen).unwrap_or_else(|| "127.0.0.1:5280".to_owned());
+    let listener = bind(&listen)?;
     let shutdown = on_signals().map_err(|error| format!("cannot watch signals: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     eprintln!("listening on {address}");

@@ -7,6 +7,8 @@
 use megaphone_core::client::{Client, Timer};
 use mio::net::TcpStream;
 
+use crate::links::LinkIndex;
+
 /// Slots of one chunk: 40 kB.
 const CHUNK: usize = 1_024;
 
@@ -25,6 +27,8 @@ pub(crate) struct Slot {
     /// What `deadline` is for.
     pub(crate) timer: Timer,
     pub(crate) bits: Bits,
+    /// The link of its virtual connection, while that is open.
+    pub(crate) link: LinkIndex,
     pub(crate) client: Client,
 }
 
@@ -128,6 +132,7 @@ impl Slab {
                 deadline: next(at),
                 timer: Timer::None,
                 bits: Bits::default(),
+                link: 0,
                 client: Client::new(),
             })
             .collect();

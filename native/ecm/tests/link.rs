@@ -110,7 +110,7 @@ fn breaches_end_the_link_and_nothing_else() {
     let table: [(Vec<u8>, &str); 9] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "not a Megaphone hello"),
         (future, "version 2; this end speaks version 1"),
-        (role, "connection manager too"),
+        (role, "both ends of the link are connection managers"),
         (frame(Frame::Ping([0; 8])), "not a Megaphone hello"),
         (frame(hello(limits::MIN_WINDOW - 1)), "below the least"),
         (after(&greeting), "hello frame"),

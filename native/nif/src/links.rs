@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use megaphone_core::link::{Credentials, Secret};
 use megaphone_core::table::{Action, InputEnd, Link, Refused};
-use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Resource, ResourceArc, Term};
 
 use crate::connections::swept;
 use crate::host::Beam;
@@ -20,18 +21,40 @@ impl Resource for LinkRef {}
 /// How this end names itself in hello.
 const SOFTWARE: &str = concat!("megaphone/", env!("CARGO_PKG_VERSION"));
 
+/// `auth`: `none`, or the secret and a nonce.
 #[rustler::nif]
-fn link_open<'a>(env: Env<'a>, peer: Binary<'a>) -> Term<'a> {
+fn link_open<'a>(env: Env<'a>, peer: Binary<'a>, auth: Term<'a>) -> NifResult<Term<'a>> {
     let peer = String::from_utf8_lossy(&peer[..peer.len().min(256)]).into_owned();
-    match TABLE.link_open(peer, SOFTWARE) {
+    let credentials = if auth == atoms::none().to_term(env) { None } else { Some(credentials(auth)?) };
+    Ok(match TABLE.link_open(peer, SOFTWARE, credentials) {
         Ok(link) => (atoms::ok(), ResourceArc::new(LinkRef(link))).encode(env),
         Err(refused) => connections_error(env, refused),
-    }
+    })
+}
+
+fn credentials(auth: Term<'_>) -> NifResult<Credentials> {
+    let (secret, nonce): (Binary<'_>, Binary<'_>) = auth.decode()?;
+    let secret = Secret::new(&secret).map_err(|_| Error::BadArg)?;
+    let nonce = (*nonce).try_into().map_err(|_| Error::BadArg)?;
+    Ok(Credentials { secret, nonce })
+}
+
+/// `why`: text, or `links`.
+#[rustler::nif]
+fn link_refusal<'a>(env: Env<'a>, why: Term<'a>) -> NifResult<Term<'a>> {
+    let text = if why == atoms::links().to_term(env) { None } else { Some(text(why)?) };
+    Ok(binary(env, &TABLE.link_refusal(SOFTWARE, text.as_deref())))
 }
 
 #[rustler::nif]
-fn link_refusal(env: Env<'_>) -> Term<'_> {
-    binary(env, &TABLE.link_refusal(SOFTWARE))
+fn link_refuse<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, why: Term<'a>) -> NifResult<Atom> {
+    TABLE.link_refuse(&link.0, &text(why)?, &mut Beam(env));
+    Ok(atoms::ok())
+}
+
+fn text(term: Term<'_>) -> NifResult<String> {
+    let bytes: Binary<'_> = term.decode()?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Bound: `FRAMES_PER_CALL` frames and the copy of one chunk (callers read at most 64 kB at once).
@@ -41,12 +64,16 @@ fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -
     let end = TABLE.link_input(&link.0, &chunk, now(), &mut actions, &mut Beam(env));
     let actions: Vec<Term<'a>> = actions
         .iter()
-        .map(|Action::Start(handle)| (atoms::start(), terms::handle(env, handle)).encode(env))
+        .map(|action| match action {
+            Action::Start(handle) => (atoms::start(), terms::handle(env, handle)).encode(env),
+            Action::Open => atoms::open().encode(env),
+        })
         .collect();
     match end {
         InputEnd::Done => (atoms::ok(), actions).encode(env),
         InputEnd::More => (atoms::more(), actions).encode(env),
         InputEnd::Stop(reason) => (atoms::stop(), binary(env, reason.as_bytes()), actions).encode(env),
+        InputEnd::Refused(reason) => (atoms::refused(), binary(env, reason.as_bytes()), actions).encode(env),
         InputEnd::Closed => (atoms::error(), atoms::closed()).encode(env),
     }
 }

@@ -1,9 +1,10 @@
 //! Splits the byte stream of a link into frames, whatever the pieces it arrives in.
 
 use super::LENGTH_OVERHEAD;
+use super::frame::frame_type::{AUTH, ERROR, HELLO};
 use super::frame::{Frame, FrameError};
 use super::hello::Hello;
-use crate::limits::MAX_PAYLOAD;
+use crate::limits::{MAX_AUTH_PAYLOAD, MAX_PAYLOAD};
 
 /// Incremental frame decoder, one for each direction of a link.
 ///
@@ -15,8 +16,21 @@ pub struct Decoder {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were already given out.
     taken: usize,
-    greeted: bool,
+    stage: Stage,
+    /// Hello is followed by authentication.
+    authenticates: bool,
     failed: Option<FrameError>,
+}
+
+/// What may come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Hello,
+    /// Only auth, and an error frame that says why there will be no link.
+    Auth,
+    /// Everything else.
+    Open,
 }
 
 impl Decoder {
@@ -24,6 +38,25 @@ impl Decoder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty decoder that waits for hello, and then lets only authentication through until [`Decoder::admit`].
+    #[must_use]
+    pub fn authenticating() -> Self {
+        Self { authenticates: true, ..Self::default() }
+    }
+
+    /// Authentication is done: all other frames may come from now on.
+    pub fn admit(&mut self) {
+        self.authenticates = false;
+        self.stage = Stage::Open;
+    }
+
+    /// Takes nothing any more: the link ends because of what was taken before.
+    pub fn close(&mut self) {
+        self.failed = Some(FrameError::Unauthenticated);
+        self.buffer = Vec::new();
+        self.taken = 0;
     }
 
     /// Appends input. Costs a copy of it; bytes given out before are dropped here.
@@ -45,11 +78,13 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        match take(&self.buffer[self.taken..], self.greeted) {
+        match take(&self.buffer[self.taken..], self.stage) {
             Ok(None) => Ok(None),
             Ok(Some((frame, used))) => {
                 self.taken += used;
-                self.greeted = true;
+                if self.stage == Stage::Hello {
+                    self.stage = if self.authenticates { Stage::Auth } else { Stage::Open };
+                }
                 Ok(Some(frame))
             }
             Err(error) => {
@@ -75,30 +110,37 @@ impl Decoder {
 }
 
 /// One frame from the start of `input`, and how many bytes it took.
-fn take(input: &[u8], greeted: bool) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+fn take(input: &[u8], stage: Stage) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some((length, rest)) = input.split_first_chunk::<4>() else {
         return Ok(None);
     };
     let length = u32::from_be_bytes(*length);
-    let possible = (LENGTH_OVERHEAD..=MAX_PAYLOAD + LENGTH_OVERHEAD).contains(&(length as usize));
-    // The first frame is judged by its first bytes: something that is not Megaphone at all (HTTP, TLS, XMPP) is
-    // called so, at once.
-    if !greeted && (!possible || rest.first().is_some_and(|kind| *kind != 1)) {
-        return Err(FrameError::NotMegaphone);
-    }
-    if (length as usize) < LENGTH_OVERHEAD {
-        return Err(FrameError::TooShort(length));
-    }
-    if length as usize > MAX_PAYLOAD + LENGTH_OVERHEAD {
-        return Err(FrameError::TooLong(length));
-    }
+    let kind = rest.first();
+    check_length(length, kind, stage)?;
     let Some(body) = rest.get(..length as usize) else {
         return Ok(None);
     };
     let frame = Frame::parse(body)?;
-    match frame {
-        Frame::Hello(Hello { .. }) if greeted => Err(FrameError::HelloOrder("hello")),
-        Frame::Auth(_) => Err(FrameError::HelloOrder("auth")),
-        _ => Ok(Some((frame, 4 + length as usize))),
+    let allowed = match frame {
+        Frame::Hello(Hello { .. }) => stage == Stage::Hello,
+        Frame::Auth(_) => stage == Stage::Auth,
+        _ => true,
+    };
+    if allowed { Ok(Some((frame, 4 + length as usize))) } else { Err(FrameError::HelloOrder(frame.name())) }
+}
+
+/// Judges a frame by its first bytes, before any of the rest is waited for.
+fn check_length(length: u32, kind: Option<&u8>, stage: Stage) -> Result<(), FrameError> {
+    let most = if stage == Stage::Open { MAX_PAYLOAD } else { MAX_AUTH_PAYLOAD };
+    let possible = (LENGTH_OVERHEAD..=most + LENGTH_OVERHEAD).contains(&(length as usize));
+    match stage {
+        // Something that is not Megaphone at all (HTTP, TLS, XMPP) is called so, at once.
+        Stage::Hello if !possible || kind.is_some_and(|kind| *kind != HELLO) => Err(FrameError::NotMegaphone),
+        Stage::Auth if !possible || kind.is_some_and(|kind| ![HELLO, AUTH, ERROR].contains(kind)) => {
+            Err(FrameError::Unauthenticated)
+        }
+        _ if (length as usize) < LENGTH_OVERHEAD => Err(FrameError::TooShort(length)),
+        _ if !possible => Err(FrameError::TooLong(length)),
+        _ => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::{MAX_ERROR_TEXT, MAX_PAYLOAD};
 pub enum Frame<'a> {
     /// First frame in each direction.
     Hello(Hello<'a>),
-    /// Reserved for authentication; refused by version 1 ends.
+    /// A step of authentication, see [`auth`](super::auth).
     Auth(&'a [u8]),
     /// A new virtual connection.
     Open {
@@ -145,6 +145,8 @@ codes! {
         Limit = 4,
         /// The sender is stopping.
         Shutdown = 5,
+        /// Authentication: no secret where one is demanded, or another one.
+        Auth = 6,
     } else Other
 }
 
@@ -176,8 +178,10 @@ pub enum FrameError {
     Version(u8),
     /// The peer's window is too small to carry a request head.
     Window(u32),
-    /// Another frame came before hello, or a second hello.
+    /// Another frame came before hello, a second hello, or an auth frame when nobody asked for one.
     HelloOrder(&'static str),
+    /// Something else than authentication came before it was done.
+    Unauthenticated,
 }
 
 impl FrameError {
@@ -186,6 +190,7 @@ impl FrameError {
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::Version(_) => ErrorCode::Version,
+            Self::Unauthenticated => ErrorCode::Auth,
             _ => ErrorCode::Protocol,
         }
     }
@@ -207,24 +212,27 @@ impl fmt::Display for FrameError {
                 write!(f, "window of {w} bytes in hello is below the least, {}", crate::limits::MIN_WINDOW)
             }
             Self::HelloOrder(name) => write!(f, "{name} frame where the protocol does not allow it"),
+            Self::Unauthenticated => {
+                f.write_str("this end demands authentication by a secret before anything else")
+            }
         }
     }
 }
 
 impl core::error::Error for FrameError {}
 
-mod frame_type {
-    pub(super) const HELLO: u8 = 0x01;
-    pub(super) const AUTH: u8 = 0x02;
-    pub(super) const OPEN: u8 = 0x03;
-    pub(super) const DATA: u8 = 0x04;
-    pub(super) const CLOSE: u8 = 0x05;
-    pub(super) const ERROR: u8 = 0x06;
-    pub(super) const WINDOW: u8 = 0x07;
-    pub(super) const PING: u8 = 0x08;
-    pub(super) const PONG: u8 = 0x09;
-    pub(super) const DRAIN: u8 = 0x0a;
-    pub(super) const READY: u8 = 0x0b;
+pub(super) mod frame_type {
+    pub(in crate::link) const HELLO: u8 = 0x01;
+    pub(in crate::link) const AUTH: u8 = 0x02;
+    pub(in crate::link) const OPEN: u8 = 0x03;
+    pub(in crate::link) const DATA: u8 = 0x04;
+    pub(in crate::link) const CLOSE: u8 = 0x05;
+    pub(in crate::link) const ERROR: u8 = 0x06;
+    pub(in crate::link) const WINDOW: u8 = 0x07;
+    pub(in crate::link) const PING: u8 = 0x08;
+    pub(in crate::link) const PONG: u8 = 0x09;
+    pub(in crate::link) const DRAIN: u8 = 0x0a;
+    pub(in crate::link) const READY: u8 = 0x0b;
 }
 use frame_type::*;
 

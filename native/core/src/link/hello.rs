@@ -18,6 +18,17 @@ pub enum Role {
     Ejabberd,
 }
 
+impl Role {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ecm => 1,
+            Self::Ejabberd => 2,
+        }
+    }
+}
+
 /// What an end says of itself when the link opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -35,15 +46,15 @@ impl<'a> Hello<'a> {
     /// Feature bit: flow control by credit per connection. Always set in version 1.
     pub const CREDIT: u32 = 1;
 
+    /// Feature bit: the speaker has a secret, and opens the link only to an end that has it, too.
+    pub const AUTH: u32 = 2;
+
     /// Writes the payload of the hello frame. A name over [`MAX_NAME`] bytes is cut at a character border.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let name = super::frame::cut(self.name, MAX_NAME);
         out.extend_from_slice(MAGIC);
         out.push(VERSION);
-        out.push(match self.role {
-            Role::Ecm => 1,
-            Role::Ejabberd => 2,
-        });
+        out.push(self.role.code());
         out.extend_from_slice(&self.features.to_be_bytes());
         out.extend_from_slice(&self.window.to_be_bytes());
         out.push(name.len() as u8); // at most MAX_NAME = 64

@@ -2,12 +2,15 @@
 //!
 //! * [`frame`]: the frames, their encoding and checked parsing
 //! * [`hello`]: the opening of a link: version, role, window
+//! * [`auth`]: how both ends prove that they know the same secret
 //! * [`decoder`]: splits a byte stream, cut anywhere, into frames
 
+pub mod auth;
 pub mod decoder;
 pub mod frame;
 pub mod hello;
 
+pub use auth::{AuthError, Credentials, Handshake, Secret};
 pub use decoder::Decoder;
 pub use frame::{CloseReason, ErrorCode, Frame, FrameError, Kind, Open, ReadyMode};
 pub use hello::{Hello, Role, VERSION};

@@ -5,8 +5,23 @@ use std::net::SocketAddr;
 
 use super::{Host, Message, NO_ADDRESS, Refused};
 use crate::limits::{MAX_CONTROL, MAX_LOCAL_ADDRESSES};
-use crate::link::{Decoder, Frame};
+use crate::link::{Decoder, Frame, Handshake};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock, SegQueue};
+
+/// What takes the input of a link apart.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) decoder: Decoder,
+    /// Until the link is open.
+    pub(super) handshake: Option<Box<Handshake>>,
+}
+
+impl Intake {
+    fn new(handshake: Handshake) -> Self {
+        let decoder = if handshake.authenticates() { Decoder::authenticating() } else { Decoder::new() };
+        Self { decoder, handshake: Some(Box::new(handshake)) }
+    }
+}
 
 /// A link that is up, or was.
 #[derive(Debug)]
@@ -14,8 +29,8 @@ pub struct Link<P> {
     pub(super) incarnation: u32,
     /// Where the link comes from, for people.
     pub(super) peer: String,
-    pub(super) decoder: Mutex<Decoder>,
-    /// Window from the peer's hello; 0 before it.
+    pub(super) intake: Mutex<Intake>,
+    /// Window from the peer's hello; 0 before the link is open.
     pub(super) peer_window: AtomicU32,
     pub(super) connections: AtomicUsize,
     pub(super) opened: AtomicU64,
@@ -36,11 +51,14 @@ pub struct Link<P> {
 }
 
 impl<P: Copy> Link<P> {
-    fn new(incarnation: u32, peer: String) -> Self {
+    /// Its first frames are queued before anybody can be asleep.
+    fn new(incarnation: u32, peer: String, handshake: Handshake) -> Self {
+        let mut greeting = Vec::new();
+        handshake.greet(&mut greeting);
         Self {
             incarnation,
             peer,
-            decoder: Mutex::new(Decoder::new()),
+            intake: Mutex::new(Intake::new(handshake)),
             peer_window: AtomicU32::new(0),
             connections: AtomicUsize::new(0),
             opened: AtomicU64::new(0),
@@ -49,7 +67,7 @@ impl<P: Copy> Link<P> {
             undelivered: AtomicU64::new(0),
             locals: Mutex::new(Vec::new()),
             ready: SegQueue::new(),
-            control: Mutex::new(Vec::new()),
+            control: Mutex::new(greeting),
             sender: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -89,11 +107,6 @@ impl<P: Copy> Link<P> {
         self.down.store(true, Ordering::Release);
     }
 
-    /// Queues the first frame, before anybody can be asleep.
-    pub(super) fn greet(&self, hello: &Frame<'_>) {
-        hello.encode(&mut self.control.lock());
-    }
-
     /// Queues a connection that has output, and wakes the sender if it sleeps.
     pub(super) fn push_ready<H: Host<Pid = P>>(&self, slot: u32, generation: u64, host: &mut H) {
         self.ready.push((slot, generation));
@@ -107,12 +120,22 @@ impl<P: Copy> Link<P> {
     /// Queues a frame about the link itself; false when [`MAX_CONTROL`] is reached and it was not queued.
     #[must_use]
     pub(super) fn push_control<H: Host<Pid = P>>(&self, frame: &Frame<'_>, host: &mut H) -> bool {
+        self.control(|control| frame.encode(control), host)
+    }
+
+    /// As [`Link::push_control`], with frames that are encoded already.
+    #[must_use]
+    pub(super) fn push_encoded<H: Host<Pid = P>>(&self, frames: &[u8], host: &mut H) -> bool {
+        self.control(|control| control.extend_from_slice(frames), host)
+    }
+
+    fn control<H: Host<Pid = P>>(&self, write: impl FnOnce(&mut Vec<u8>), host: &mut H) -> bool {
         {
             let mut control = self.control.lock();
             if control.len() >= MAX_CONTROL {
                 return false;
             }
-            frame.encode(&mut control);
+            write(&mut control);
         }
         self.wake(host);
         true
@@ -181,13 +204,13 @@ impl<P: Copy> Links<P> {
         Self { live: RwLock::new(HashMap::new()), next: AtomicU32::new(1), limit }
     }
 
-    pub(super) fn open(&self, peer: String) -> Result<Arc<Link<P>>, Refused> {
+    pub(super) fn open(&self, peer: String, handshake: Handshake) -> Result<Arc<Link<P>>, Refused> {
         let mut live = self.live.write();
         if live.len() >= self.limit {
             return Err(Refused::Links);
         }
         let incarnation = self.next.fetch_add(1, Ordering::Relaxed);
-        let link = Arc::new(Link::new(incarnation, peer));
+        let link = Arc::new(Link::new(incarnation, peer, handshake));
         live.insert(incarnation, Arc::clone(&link));
         Ok(link)
     }

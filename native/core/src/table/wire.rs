@@ -4,14 +4,16 @@ use std::hash::Hash;
 
 use super::connection::Request;
 use super::input::Chunk;
-use super::link::Link;
+use super::link::{Intake, Link};
 use super::shard::Shard;
 use super::slot::{Framing, Wire};
 use super::{End, Handle, Host, Refused, SHARDS, Table};
 use crate::limits::{
     DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
 };
-use crate::link::{CloseReason, ErrorCode, Frame, Hello, Kind, Open, Role};
+use crate::link::{
+    AuthError, CloseReason, Credentials, ErrorCode, Frame, Handshake, Hello, Kind, Open, Role,
+};
 use crate::sync::{Arc, Ordering};
 
 /// What the caller has to do.
@@ -20,6 +22,8 @@ pub enum Action {
     /// A complete request waits on this connection and nobody reads: start a consumer and name it with
     /// [`Table::set_owner`].
     Start(Handle),
+    /// The link is open: the other end has said hello, and has proved that it knows the secret if there is one.
+    Open,
 }
 
 /// How a call on a link's input ended.
@@ -31,6 +35,9 @@ pub enum InputEnd {
     More,
     /// The link has to be closed once its output is out, for this reason.
     Stop(String),
+    /// The peer does not know the secret. Nothing of it is taken any more; it is told by [`Table::link_refuse`], later
+    /// than it could be.
+    Refused(String),
     /// The link was closed before.
     Closed,
 }
@@ -41,27 +48,29 @@ type Verdict = Result<(), String>;
 const UNREAD: &str = "too much is owed to a peer that does not read";
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
-    /// A new link; its hello is queued as the first output. `software` names this end, `peer` the other in logs.
+    /// A new link; its hello is queued as the first output. `software` names this end, `peer` the other in logs. With
+    /// credentials the link opens only to a peer that knows their secret; until then it takes nothing else.
     ///
     /// # Errors
     /// [`Refused::Links`].
-    pub fn link_open(&self, peer: String, software: &str) -> Result<Arc<Link<P>>, Refused> {
-        let link = self.links.open(peer)?;
-        let name = &software[..software.floor_char_boundary(MAX_NAME)];
-        let hello = Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name };
-        link.greet(&Frame::Hello(hello));
-        Ok(link)
+    pub fn link_open(
+        &self,
+        peer: String,
+        software: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Arc<Link<P>>, Refused> {
+        self.links.open(peer, Handshake::new(hello(software), credentials))
     }
 
-    /// What to send on a connection for which [`Table::link_open`] found no room: hello, and why.
+    /// What to send on a connection that becomes no link: hello, and why. `None`: there are as many links as
+    /// [`Table::link_open`] allows.
     #[must_use]
-    pub fn link_refusal(&self, software: &str) -> Vec<u8> {
-        let name = &software[..software.floor_char_boundary(MAX_NAME)];
-        let hello = Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name };
-        let text = format!("there are {} links already, which is the most", self.limits.links);
+    pub fn link_refusal(&self, software: &str, why: Option<&str>) -> Vec<u8> {
+        let most = format!("there are {} links already, which is the most", self.limits.links);
+        let (code, text) = why.map_or((ErrorCode::Limit, most.as_str()), |text| (ErrorCode::Auth, text));
         let mut out = Vec::new();
-        Frame::Hello(hello).encode(&mut out);
-        Frame::Error { id: 0, code: ErrorCode::Limit, text: &text }.encode(&mut out);
+        Frame::Hello(hello(software)).encode(&mut out);
+        Frame::Error { id: 0, code, text }.encode(&mut out);
         out
     }
 
@@ -76,31 +85,56 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         host: &mut H,
     ) -> InputEnd {
         // Looked at under the lock that `link_down` takes: a sweep that follows finds all that this call opens.
-        let mut decoder = link.decoder.lock();
+        let mut intake = link.intake.lock();
         if link.is_down() || link.is_stopping() {
             return InputEnd::Closed;
         }
         link.bytes_in.fetch_add(input.len() as u64, Ordering::Relaxed);
         if !input.is_empty() {
-            decoder.push(input);
+            intake.decoder.push(input);
         }
         for _ in 0..FRAMES_PER_CALL {
-            let verdict = match decoder.next() {
-                Ok(Some(frame)) => {
-                    self.frame(link, frame, now, actions, host).map_err(|text| (ErrorCode::Protocol, text))
+            match self.next_frame(link, &mut intake, now, actions, host) {
+                Ok(true) => {}
+                Ok(false) => return InputEnd::Done,
+                Err((ErrorCode::Auth, text)) => {
+                    intake.decoder.close();
+                    return InputEnd::Refused(text);
                 }
-                Ok(None) => {
-                    decoder.release();
-                    return InputEnd::Done;
+                Err((code, text)) => {
+                    link.stop(&Frame::Error { id: 0, code, text: &text }, host);
+                    return InputEnd::Stop(text);
                 }
-                Err(error) => Err((error.code(), error.to_string())),
-            };
-            if let Err((code, text)) = verdict {
-                link.stop(&Frame::Error { id: 0, code, text: &text }, host);
-                return InputEnd::Stop(text);
             }
         }
         InputEnd::More
+    }
+
+    /// Handles one frame, if there is one.
+    fn next_frame<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        link: &Link<P>,
+        intake: &mut Intake,
+        now: u32,
+        actions: &mut Vec<Action>,
+        host: &mut H,
+    ) -> Result<bool, (ErrorCode, String)> {
+        let Intake { decoder, handshake } = intake;
+        let Some(frame) = decoder.next().map_err(|error| (error.code(), error.to_string()))? else {
+            decoder.release();
+            return Ok(false);
+        };
+        let Some(opening) = handshake else {
+            let verdict = self.frame(link, frame, now, actions, host);
+            return verdict.map(|()| true).map_err(|text| (ErrorCode::Protocol, text));
+        };
+        if let Some(window) = opened(link, frame, opening, host)? {
+            link.peer_window.store(window, Ordering::Relaxed);
+            *handshake = None;
+            decoder.admit();
+            actions.push(Action::Open);
+        }
+        Ok(true)
     }
 
     fn frame<H: Host<Pid = P, Chunk = C>>(
@@ -112,25 +146,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         host: &mut H,
     ) -> Verdict {
         match frame {
-            Frame::Hello(hello) if hello.role == Role::Ejabberd => {
-                Err("both ends of the link are ejabberd".into())
-            }
-            Frame::Hello(hello) => {
-                link.peer_window.store(hello.window, Ordering::Relaxed);
-                Ok(())
-            }
             Frame::Open { id, open } => self.open_frame(link, id, &open, now, host),
             Frame::Data { id, payload } => self.data_frame(link, id, payload, now, actions, host),
             Frame::Close { id, .. } => self.close_frame(link, id, now, host),
             Frame::Window { id, increment } => self.window_frame(link, id, increment, host),
             Frame::Ping(bytes) => owe(link, &Frame::Pong(bytes), host),
-            Frame::Error { id: 0, text, .. } => Err(format!("the other end reports: {}", printable(text))),
+            Frame::Error { id: 0, text, .. } => Err(reported(text)),
             Frame::Error { .. } => {
                 link.undelivered.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
-            // Ready goes the other way; the decoder lets no auth through.
-            Frame::Ready { .. } | Frame::Auth(_) => {
+            // Ready goes the other way; the decoder lets no auth and no second hello through.
+            Frame::Ready { .. } | Frame::Auth(_) | Frame::Hello(_) => {
                 Err(format!("{} frame from this end of the link", frame.name()))
             }
             Frame::Pong(_) | Frame::Drain => Ok(()),
@@ -278,6 +305,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         Ok(())
     }
 
+    /// Queues the error frame that ends a link which was not authenticated; `text` says why.
+    pub fn link_refuse<H: Host<Pid = P, Chunk = C>>(&self, link: &Link<P>, text: &str, host: &mut H) {
+        link.stop(&Frame::Error { id: 0, code: ErrorCode::Auth, text }, host);
+    }
+
     /// Asks the other end of a link whether it is there: a ping is queued, its pong is input as any other. Nothing is
     /// queued for a peer to which too much is owed already.
     pub fn link_ping<H: Host<Pid = P, Chunk = C>>(&self, link: &Link<P>, host: &mut H) {
@@ -338,7 +370,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Waits for a call of [`Table::link_input`] that is under way, at most [`FRAMES_PER_CALL`] frames.
     pub fn link_down(&self, link: &Link<P>) {
         {
-            let _input = link.decoder.lock();
+            let _input = link.intake.lock();
             link.set_down();
         }
         self.links.remove(link.incarnation);
@@ -382,6 +414,39 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         };
         ((next >> 32) < SHARDS as u64).then_some(next)
     }
+}
+
+/// What this end says of itself.
+fn hello(software: &str) -> Hello<'_> {
+    let name = &software[..software.floor_char_boundary(MAX_NAME)];
+    Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name }
+}
+
+/// A frame of the handshake. `Some`: the link is open, and this is the peer's window.
+fn opened<P: Copy, H: Host<Pid = P>>(
+    link: &Link<P>,
+    frame: Frame<'_>,
+    handshake: &mut Handshake,
+    host: &mut H,
+) -> Result<Option<u32>, (ErrorCode, String)> {
+    let mut answer = Vec::new();
+    let open = match frame {
+        Frame::Hello(hello) => handshake.hello(&hello),
+        Frame::Auth(payload) => handshake.auth(payload, &mut answer),
+        Frame::Error { text, .. } => return Err((ErrorCode::Protocol, reported(text))),
+        // The decoder lets nothing else through.
+        _ => Err(AuthError::Order),
+    }
+    .map_err(|error| (error.code(), error.to_string()))?;
+    if !answer.is_empty() && !link.push_encoded(&answer, host) {
+        return Err((ErrorCode::Protocol, UNREAD.into()));
+    }
+    Ok(open)
+}
+
+/// The other end says why the link ends.
+fn reported(text: &str) -> String {
+    format!("the other end reports: {}", printable(text))
 }
 
 /// Whether the request at the start of a connection's input needs a consumer; notes that one is being started.

@@ -245,7 +245,7 @@ impl Vm {
     }
 
     pub(crate) fn link_open(&self) -> Result<LinkRef, Refused> {
-        self.table.link_open("test".into(), "test").map(Arc::new)
+        self.table.link_open("test".into(), "test", None).map(Arc::new)
     }
 
     /// What a link reads, which must be fine; the consumers to start.
@@ -259,7 +259,11 @@ impl Vm {
         let (mut bytes, mut actions) = (Vec::new(), Vec::new());
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
         let end = self.table.link_input(link, &bytes, 0, &mut actions, &mut self.clone());
-        (actions.into_iter().map(|Action::Start(handle)| handle).collect(), end)
+        let starts = actions.into_iter().filter_map(|action| match action {
+            Action::Start(handle) => Some(handle),
+            Action::Open => None,
+        });
+        (starts.collect(), end)
     }
 
     /// The end of a link: no more input, and all of its connections close.

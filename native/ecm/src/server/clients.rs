@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::{ACCEPTS, SWEEPS, Server, TICK};
 use crate::context::Context;
+use crate::link::Link;
 use crate::slab::Bits;
 
 impl Server {
@@ -70,11 +71,12 @@ impl Server {
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
         let before = slot.client.heap();
+        let was_open = slot.client.is_open();
+        let place = if was_open { Some(slot.link) } else { self.links.best() };
         let mut context = Context {
             id,
             stream,
-            link: &mut self.link,
-            closing: &mut self.closing,
+            link: place.and_then(|place| self.links.get(place)),
             counters: &mut self.counters,
             answers_close,
             crowded,
@@ -84,6 +86,11 @@ impl Server {
         if context.failed {
             slot.client.gone(&mut context);
         }
+        if let (Some(link), true) = (&mut context.link, slot.client.is_open() != was_open) {
+            link.connections =
+                if was_open { link.connections.saturating_sub(1) } else { link.connections + 1 };
+        }
+        slot.link = place.unwrap_or(slot.link);
         self.held = self.held.saturating_sub(before) + slot.client.heap();
         if slot.client.is_closed() {
             self.slab.remove(index);
@@ -143,8 +150,8 @@ impl Server {
         let mut id = self.slab.insert(stream);
         let Some(index) = self.slab.find(id) else { return };
         let Some(slot) = self.slab.at(index) else { return };
-        if self.closing.contains(&id) {
-            // The generation has gone round, and the node has not answered the close of 2^32 uses ago.
+        if self.links.iter().any(|link| link.closing.contains(&id)) {
+            // The generation has gone round, and a node has not answered the close of 2^32 uses ago.
             slot.renew();
             id = slot.id(index);
         }
@@ -160,20 +167,26 @@ impl Server {
         }
     }
 
-    /// One read of each client that has something, in turn, as long as the link takes it.
+    /// One read of each client that has something, in turn, as long as its link takes it.
     pub(super) fn read_clients(&mut self) {
         for _ in 0..self.queue.len() {
-            if self.link.pending() >= limits::LINK_HIGH {
-                self.congested = true;
-            }
-            if self.congested {
-                return;
-            }
             let Some(id) = self.queue.pop_front() else { return };
-            if let Some(index) = self.slab.find(id) {
-                self.read_client(index);
+            let Some(index) = self.slab.find(id) else { continue };
+            match self.link_of(index) {
+                Some(link) if link.congested || link.pending() >= limits::LINK_HIGH => {
+                    link.congested = true;
+                    link.stalled.push_back(id);
+                }
+                _ => self.read_client(index),
             }
         }
+    }
+
+    /// The link of a client, or the one that it would get.
+    fn link_of(&mut self, index: u32) -> Option<&mut Link> {
+        let slot = self.slab.at(index)?;
+        let place = if slot.client.is_open() { slot.link } else { self.links.best()? };
+        self.links.get(place)
     }
 
     pub(super) fn read_client(&mut self, index: u32) {
@@ -218,11 +231,12 @@ impl Server {
             if slot.timer == Timer::None || slot.deadline > tick {
                 continue;
             }
-            if self.congested && matches!(slot.timer, Timer::Head | Timer::Body) {
+            let unread = matches!(slot.timer, Timer::Head | Timer::Body)
+                && self.link_of(index).is_some_and(|link| link.congested);
+            match self.slab.at(index) {
                 // Nobody reads the client: it is not to blame.
-                slot.deadline = tick.saturating_add(self.config.ticks(slot.timer));
-            } else {
-                self.with(index, false, Client::timeout);
+                Some(slot) if unread => slot.deadline = tick.saturating_add(self.config.ticks(slot.timer)),
+                _ => self.with(index, false, Client::timeout),
             }
         }
     }

@@ -1,18 +1,19 @@
 //! The event loop: one thread, edge-triggered readiness, nothing that blocks.
 //!
-//! Each turn: wait; accept; work off the link's frames; read each client that has something once, in turn, as long as
-//! the link takes it; look for passed time limits in a part of the slots; write the link.
+//! Each turn: wait; accept; work off the links' frames; read each client that has something once, in turn, as long as
+//! its link takes it; look for passed time limits in a part of the slots; write the links.
 
 mod clients;
 mod node;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaphone_core::client::{Client, Timer};
+use megaphone_core::limits;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -21,13 +22,15 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::context::Counters;
 use crate::link::Link;
+use crate::links::Links;
 use crate::slab::Slab;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
 const LISTENER: Token = Token(usize::MAX);
-const LINK: Token = Token(usize::MAX - 1);
-const SHUTDOWN: Token = Token(usize::MAX - 2);
-const WAKER: Token = Token(usize::MAX - 3);
+const SHUTDOWN: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 2);
+/// The first link; the others follow below.
+const LINKS: usize = usize::MAX - 3;
 
 /// Unit of deadlines, and the pace of the sweep that looks for passed ones.
 const TICK: Duration = Duration::from_millis(100);
@@ -52,13 +55,9 @@ pub(crate) struct Server {
     shutdown: UnixStream,
     config: Config,
     slab: Slab,
-    link: Link,
-    closing: HashSet<u64>,
+    links: Links,
     /// Clients with something to read, in turn.
     queue: VecDeque<u64>,
-    /// Clients may not be read: the link's output is above its mark.
-    congested: bool,
-    link_readable: bool,
     /// The listener may have someone waiting.
     acceptable: bool,
     accept_after: Option<Instant>,
@@ -95,12 +94,9 @@ impl Server {
             listener: Some(listener),
             shutdown,
             slab: Slab::default(),
-            link: Link::new(&config, waker, now),
+            links: Links::new(&config, &waker, now),
             config,
-            closing: HashSet::new(),
             queue: VecDeque::new(),
-            congested: false,
-            link_readable: false,
             acceptable: false,
             accept_after: None,
             accept_complained: false,
@@ -120,7 +116,7 @@ impl Server {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1_024);
         loop {
-            self.link_step();
+            self.links_step();
             if self.is_finished() {
                 break;
             }
@@ -132,10 +128,10 @@ impl Server {
             for event in &events {
                 self.event(event);
             }
-            // Before the link is read: it may have been connected just now.
-            self.link_step();
+            // Before the links are read: one may have been connected just now.
+            self.links_step();
             self.accept();
-            self.read_link();
+            self.read_links();
             self.read_clients();
             self.sweep();
             self.report();
@@ -157,15 +153,16 @@ impl Server {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let runnable = !self.queue.is_empty() && !self.congested;
         let may_accept = self.acceptable && self.accept_after.is_none() && self.has_room();
-        if runnable || self.link_readable || may_accept {
+        if !self.queue.is_empty() || self.links.iter().any(|link| link.readable) || may_accept {
             return Some(Duration::ZERO);
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
-        [sweep, self.link.deadline(), self.accept_after, self.stop_by]
+        let links = self.links.iter().filter_map(Link::deadline);
+        [sweep, self.accept_after, self.stop_by]
             .into_iter()
             .flatten()
+            .chain(links)
             .min()
             .map(|at| at.saturating_duration_since(Instant::now()))
     }
@@ -173,9 +170,13 @@ impl Server {
     fn event(&mut self, event: &Event) {
         match event.token() {
             LISTENER => self.acceptable = true,
-            LINK => self.link_readable |= event.is_readable() || event.is_read_closed() || event.is_error(),
             SHUTDOWN => self.stop(),
             WAKER => {}
+            Token(token) if token > LINKS - limits::MAX_MANAGER_LINKS => {
+                if let Some(link) = self.links.get((LINKS - token) as u8) {
+                    link.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                }
+            }
             Token(id) => self.client_event(id as u64, event),
         }
     }
@@ -206,7 +207,7 @@ impl Server {
             warn!("stopping took too long: {} clients are cut off", self.slab.len());
             return true;
         }
-        if self.link.window().is_some() && self.link.pending() > 0 {
+        if self.links.iter().any(|link| link.window().is_some() && link.pending() > 0) {
             return false;
         }
         (0..self.slab.capacity())

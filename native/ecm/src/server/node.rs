@@ -1,138 +1,163 @@
-//! The node's side of the event loop: the link's life, and its frames.
-
-use std::collections::HashSet;
+//! The nodes' side of the event loop: the links' life, and their frames.
 
 use megaphone_core::client::Client;
-use megaphone_core::limits;
-use megaphone_core::link::{ErrorCode, Frame, Role};
-use tracing::debug;
+use megaphone_core::link::{CloseReason, ErrorCode, Frame};
+use mio::Token;
+use tracing::{debug, info, warn};
 
-use super::{LINK, LINK_READS, Server};
+use super::{LINK_READS, LINKS, Server};
+use crate::links::LinkIndex;
 
 impl Server {
-    /// Connects, pings and writes the link, as time and sockets ask for it.
-    pub(super) fn link_step(&mut self) {
-        let result =
-            self.link.tick(self.now, self.poll.registry(), LINK).and_then(|()| self.link.flush(self.now));
-        if let Err(why) = result {
-            self.lose_link(&why);
-        }
-        if self.congested && self.link.pending() <= limits::LINK_LOW {
-            self.congested = false;
+    /// Connects, pings and writes the links, as time and sockets ask for it.
+    pub(super) fn links_step(&mut self) {
+        for place in self.links.indexes() {
+            let Some(link) = self.links.get(place) else { return };
+            let token = Token(LINKS - usize::from(place));
+            let result = link.tick(self.now, self.poll.registry(), token).and_then(|()| link.flush(self.now));
+            if let Err(why) = result {
+                self.lose_link(place, &why);
+            }
+            if let Some(link) = self.links.get(place) {
+                self.queue.append(&mut link.decongest());
+            }
         }
     }
 
-    pub(super) fn lose_link(&mut self, why: &str) {
-        self.link_readable = false;
-        if !self.link.lose(why, self.now) {
+    pub(super) fn lose_link(&mut self, place: LinkIndex, why: &str) {
+        let Some(link) = self.links.get(place) else { return };
+        if !link.lose(why, self.now) {
             return;
         }
-        self.closing = HashSet::new();
         for index in 0..self.slab.capacity() {
             // Indexes are below 2^32.
-            self.with(index as u32, false, Client::link_lost);
+            let index = index as u32;
+            if self.slab.at(index).is_some_and(|slot| slot.client.is_open() && slot.link == place) {
+                self.with(index, false, Client::link_lost);
+            }
+        }
+        match self.links.iter().filter(|link| link.window().is_some()).count() {
+            0 => warn!("no link is up: clients get 503"),
+            count => info!("{count} other links are up: clients go on there"),
         }
     }
 
-    pub(super) fn read_link(&mut self) {
+    pub(super) fn read_links(&mut self) {
+        for place in self.links.indexes() {
+            self.read_link(place);
+        }
+    }
+
+    fn read_link(&mut self, place: LinkIndex) {
         for _ in 0..LINK_READS {
-            if !self.link_readable {
-                return;
-            }
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let result = self.link.read(&mut scratch, self.now);
-            self.scratch = scratch;
-            let result = result.and_then(|more| {
-                self.link_readable = more;
-                self.frames()
-            });
-            if let Err(why) = result {
-                return self.lose_link(&why);
+            let Some(link) = self.links.get(place).filter(|link| link.readable) else { return };
+            let read = link.read(&mut self.scratch, self.now);
+            link.readable = matches!(read, Ok(true));
+            if let Err(why) = read.and_then(|_| self.frames(place)) {
+                return self.lose_link(place, &why);
             }
         }
     }
 
-    pub(super) fn frames(&mut self) -> Result<(), String> {
+    fn frames(&mut self, place: LinkIndex) -> Result<(), String> {
+        let Some(link) = self.links.get(place) else { return Ok(()) };
         // Out of self while its frames, which borrow from it, are handled.
-        let mut decoder = std::mem::take(&mut self.link.decoder);
+        let mut decoder = std::mem::take(&mut link.decoder);
         let result = loop {
             match decoder.next() {
                 Ok(None) => break Ok(()),
-                Ok(Some(frame)) => {
-                    if let Err(why) = self.frame(frame) {
-                        break Err(why);
-                    }
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    self.link.send(&Frame::Error { id: 0, code: error.code(), text: &text });
-                    break Err(text);
-                }
+                Ok(Some(frame)) => match self.frame(place, frame) {
+                    Ok(false) => {}
+                    Ok(true) => decoder.admit(),
+                    Err(why) => break Err(why),
+                },
+                Err(error) => break Err(self.tell(place, error.code(), error.to_string())),
             }
         };
-        self.link.decoder = decoder;
+        if let Some(link) = self.links.get(place) {
+            link.decoder = decoder;
+        }
         result
     }
 
-    pub(super) fn frame(&mut self, frame: Frame<'_>) -> Result<(), String> {
+    /// Handles a frame of a link; true: the link is open from now on.
+    fn frame(&mut self, place: LinkIndex, frame: Frame<'_>) -> Result<bool, String> {
+        let Some(link) = self.links.get(place) else { return Ok(false) };
         match frame {
-            Frame::Hello(hello) if hello.role == Role::Ejabberd => self.link.greeted(&hello),
-            Frame::Hello(_) => return Err(self.breach("the other end is a connection manager too")),
-            Frame::Open { .. } => return Err(self.breach("open frame from the node")),
-            Frame::Data { id, payload } => match self.open_client(id) {
-                Some(index) => self.with(index, false, |client, io| client.data(payload, io)),
-                None if self.closing.contains(&id) => {}
-                None => self.link.send(&Frame::Error {
-                    id,
-                    code: ErrorCode::UnknownConnection,
-                    text: "unknown connection",
-                }),
-            },
-            Frame::Close { id, reason } => {
-                if !self.closing.remove(&id)
-                    && let Some(index) = self.open_client(id)
-                {
-                    self.call(index, false, true, |client, io| client.closed(reason, io));
-                }
+            Frame::Error { id: 0, code, text } => {
+                return Err(format!("it says: {} ({code:?})", text.escape_debug()));
             }
+            frame if link.is_opening() => {
+                let result = link.opening(&frame);
+                return result.map_err(|error| self.tell(place, error.code(), error.to_string()));
+            }
+            Frame::Ping(bytes) => link.send(&Frame::Pong(bytes)),
+            Frame::Pong(_) | Frame::Drain => {}
+            // The decoder lets no second hello and no auth through.
+            Frame::Open { .. } | Frame::Hello(_) | Frame::Auth(_) => {
+                let text = format!("{} frame from the node", frame.name());
+                return Err(self.tell(place, ErrorCode::Protocol, text));
+            }
+            Frame::Data { id, payload } => match self.open_client(place, id) {
+                Some(index) => self.with(index, false, |client, io| client.data(payload, io)),
+                None => self.undelivered(place, id),
+            },
+            Frame::Close { id, reason } => self.closed(place, id, reason),
             Frame::Window { id, increment } => {
-                if let Some(index) = self.open_client(id) {
+                if let Some(index) = self.open_client(place, id) {
                     self.with(index, false, |client, io| client.grant_credit(increment, io));
                 }
             }
             Frame::Ready { id, mode } => {
-                if let Some(index) = self.open_client(id) {
+                if let Some(index) = self.open_client(place, id) {
                     self.with(index, false, |client, io| client.ready(mode, io));
                 }
             }
-            Frame::Error { id: 0, code, text } => {
-                return Err(format!("it says: {} ({code:?})", text.escape_debug()));
-            }
-            Frame::Error { id, code, text } => self.connection_error(id, code, text),
-            Frame::Ping(bytes) => self.link.send(&Frame::Pong(bytes)),
-            Frame::Pong(_) | Frame::Drain | Frame::Auth(_) => {}
+            Frame::Error { id, code, text } => self.connection_error(place, id, code, text),
         }
-        Ok(())
+        Ok(false)
     }
 
-    pub(super) fn connection_error(&mut self, id: u64, code: ErrorCode, text: &str) {
+    /// Data for nobody; that is said, unless it crossed our close.
+    fn undelivered(&mut self, place: LinkIndex, id: u64) {
+        if let Some(link) = self.links.get(place)
+            && !link.closing.contains(&id)
+        {
+            let text = "unknown connection";
+            link.send(&Frame::Error { id, code: ErrorCode::UnknownConnection, text });
+        }
+    }
+
+    fn closed(&mut self, place: LinkIndex, id: u64, reason: CloseReason) {
+        let answered = self.links.get(place).is_some_and(|link| link.closing.remove(&id));
+        if !answered && let Some(index) = self.open_client(place, id) {
+            self.call(index, false, true, |client, io| client.closed(reason, io));
+        }
+    }
+
+    fn connection_error(&mut self, place: LinkIndex, id: u64, code: ErrorCode, text: &str) {
         debug!("connection {id:x}: the node says: {} ({code:?})", text.escape_debug());
-        if code != ErrorCode::UnknownConnection || self.closing.remove(&id) {
+        let Some(link) = self.links.get(place) else { return };
+        if code != ErrorCode::UnknownConnection || link.closing.remove(&id) {
             return;
         }
-        if let Some(index) = self.open_client(id) {
+        if let Some(index) = self.open_client(place, id) {
             self.with(index, false, Client::unknown);
         }
     }
 
-    /// The other end broke the protocol: it is told, and the link closed.
-    pub(super) fn breach(&mut self, text: &str) -> String {
-        self.link.send(&Frame::Error { id: 0, code: ErrorCode::Protocol, text });
-        text.to_owned()
+    /// The other end broke the protocol, or does not know the secret: it is told, and the link closed.
+    fn tell(&mut self, place: LinkIndex, code: ErrorCode, text: String) -> String {
+        if let Some(link) = self.links.get(place) {
+            link.send(&Frame::Error { id: 0, code, text: &text });
+        }
+        text
     }
 
-    pub(super) fn open_client(&mut self, id: u64) -> Option<u32> {
+    /// The client of a virtual connection that is open on this link.
+    fn open_client(&mut self, place: LinkIndex, id: u64) -> Option<u32> {
         let index = self.slab.find(id)?;
-        self.slab.at(index)?.client.is_open().then_some(index)
+        let slot = self.slab.at(index)?;
+        (slot.client.is_open() && slot.link == place).then_some(index)
     }
 }

@@ -122,10 +122,35 @@ impl Node {
         Self { stream, decoder: Decoder::new() }
     }
 
+    /// One that wants authentication first; [`Node::admit`] ends it.
+    pub fn authenticating(stream: TcpStream) -> Self {
+        Self { decoder: Decoder::authenticating(), ..Self::new(stream) }
+    }
+
+    pub fn admit(&mut self) {
+        self.decoder.admit();
+    }
+
     pub fn send(&mut self, frame: &Frame<'_>) {
         let mut out = Vec::new();
         frame.encode(&mut out);
-        self.stream.write_all(&out).unwrap();
+        self.send_bytes(&out);
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next frame as it is; `None` when the manager closed the link.
+    pub fn take_frame(&mut self) -> Option<Frame<'_>> {
+        // Exactly one frame is read, so that the decoder need not be asked twice.
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut body).unwrap();
+        self.decoder.push(&length);
+        self.decoder.push(&body);
+        self.decoder.next().unwrap()
     }
 
     pub fn data(&mut self, id: u64, payload: &[u8]) {

@@ -75,8 +75,8 @@ impl Scene {
 
     fn open_link(&mut self, script: &mut Script<'_>) {
         let window = if script.byte() % 2 == 0 { MIN_WINDOW } else { WINDOW };
-        let link = self.table.link_open("test".into(), "test").expect("the only one");
-        assert!(self.table.link_open("test".into(), "test").is_err());
+        let link = self.table.link_open("test".into(), "test", None).expect("the only one");
+        assert!(self.table.link_open("test".into(), "test", None).is_err());
         self.peer = Some(Peer {
             link,
             window,
@@ -108,7 +108,11 @@ impl Scene {
     fn feed_bytes(&mut self, bytes: &[u8]) -> (Vec<Handle>, InputEnd) {
         let (link, mut actions) = (Arc::clone(&self.peer().link), Vec::new());
         let end = self.table.link_input(&link, bytes, 0, &mut actions, &mut self.world);
-        (actions.into_iter().map(|Action::Start(handle)| handle).collect(), end)
+        let starts = actions.into_iter().filter_map(|action| match action {
+            Action::Start(handle) => Some(handle),
+            Action::Open => None,
+        });
+        (starts.collect(), end)
     }
 
     fn started(&mut self, handle: &Handle, script: &mut Script<'_>) {

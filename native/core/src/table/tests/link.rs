@@ -44,7 +44,7 @@ impl Peer {
     }
 
     pub(super) fn with(table: TestTable) -> Self {
-        let link = table.link_open("test".into(), "test").expect("room");
+        let link = table.link_open("test".into(), "test", None).expect("room");
         let mut peer = Self { table, world: World::default(), link, decoder: Decoder::new() };
         assert_eq!(peer.input(&[hello()]), []);
         assert_eq!(peer.output(), ["hello"]);
@@ -54,7 +54,11 @@ impl Peer {
     fn feed(&mut self, input: &[u8]) -> (Vec<Handle>, InputEnd) {
         let mut actions = Vec::new();
         let end = self.table.link_input(&self.link, input, 0, &mut actions, &mut self.world);
-        (actions.into_iter().map(|Action::Start(handle)| handle).collect(), end)
+        let starts = actions.into_iter().filter_map(|action| match action {
+            Action::Start(handle) => Some(handle),
+            Action::Open => None,
+        });
+        (starts.collect(), end)
     }
 
     /// Feeds frames, which must be fine; the consumers to start.
@@ -442,7 +446,7 @@ fn frames_may_be_cut_anywhere() {
     ]);
     for cut in 1..stream.len() {
         let table = TestTable::new();
-        let link = table.link_open("test".into(), "test").expect("room");
+        let link = table.link_open("test".into(), "test", None).expect("room");
         let mut peer = Peer { table, world: World::default(), link, decoder: Decoder::new() };
         let mut starts = Vec::new();
         for part in [&stream[..cut], &stream[cut..]] {
@@ -485,7 +489,7 @@ fn a_peer_that_does_not_read_is_cut_off() {
 fn links_and_their_connections_are_limited() {
     let limits = TableLimits { links: 1, link_connections: 2, ..TableLimits::default() };
     let mut peer = Peer::with(TestTable::with_limits(limits));
-    assert!(matches!(peer.table.link_open("second".into(), "test"), Err(Refused::Links)));
+    assert!(matches!(peer.table.link_open("second".into(), "test", None), Err(Refused::Links)));
     peer.input(&[open(1), open(2), open(3), close(3)]);
     assert_eq!(peer.output(), ["error 3 Limit", "close 3 Limit"]);
     peer.input(&[close(2), open(3)]);
@@ -508,7 +512,7 @@ fn a_link_begins_with_hello() {
     ];
     for (input, code, text) in cases {
         let table = TestTable::new();
-        let link = table.link_open("test".into(), "test").expect("room");
+        let link = table.link_open("test".into(), "test", None).expect("room");
         let mut peer = Peer { table, world: World::default(), link, decoder: Decoder::new() };
         match peer.feed(input).1 {
             InputEnd::Stop(reason) => assert!(reason.contains(text), "{reason}"),

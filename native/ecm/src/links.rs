@@ -1,0 +1,47 @@
+//! All links of a manager: several to one node, or to several nodes.
+//!
+//! A virtual connection stays on its link. A new one goes to the link that has the fewest, among those that are up; ones
+//! whose node does not keep up come last.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Waker;
+
+use crate::config::Config;
+use crate::link::Link;
+
+/// A link's place among all.
+pub(crate) type LinkIndex = u8;
+
+/// The links, [`Config::links`] to each of [`Config::servers`], in turn.
+#[derive(Debug)]
+pub(crate) struct Links(Vec<Link>);
+
+impl Links {
+    pub(crate) fn new(config: &Config, waker: &Arc<Waker>, now: Instant) -> Self {
+        let rounds = (0..config.links).flat_map(|_| &config.servers);
+        Self(rounds.map(|server| Link::new(server, config, Arc::clone(waker), now)).collect())
+    }
+
+    /// The places of all links.
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = LinkIndex> + use<> {
+        // As many as limits::MAX_MANAGER_LINKS at most.
+        0..self.0.len() as LinkIndex
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter()
+    }
+
+    pub(crate) fn get(&mut self, index: LinkIndex) -> Option<&mut Link> {
+        self.0.get_mut(usize::from(index))
+    }
+
+    /// Where a new virtual connection goes; `None`: no link is up.
+    pub(crate) fn best(&self) -> Option<LinkIndex> {
+        let up = self.0.iter().enumerate().filter(|(_, link)| link.window().is_some());
+        let best = up.min_by_key(|(_, link)| (link.congested, link.connections));
+        best.and_then(|(index, _)| LinkIndex::try_from(index).ok())
+    }
+}
