@@ -32,6 +32,7 @@ all() ->
         wrong_secrets_in_the_configuration,
         other_addresses_need_a_secret,
         other_machines_need_tls,
+        unix_sockets_serve_their_own_user,
         links_over_tls
     ].
 
@@ -40,17 +41,20 @@ init_per_suite(Config) ->
     Dir = proplists:get_value(priv_dir, Config),
     Certificate = certificate(Dir),
     Secret = ["secret: \"", ?SECRET, "\""],
+    Socket = megaphone_test_node:socket_file(Dir),
     Node = megaphone_test_node:start(Dir, [
         megaphone_test_node:listener(megaphone, 1, [Handlers, Secret]),
         megaphone_test_node:listener(megaphone, 2, [Handlers]),
         megaphone_test_node:listener(megaphone, 3, [Handlers, Secret, "tls: true", ["certfile: \"", Certificate, "\""]]),
-        megaphone_test_node:listener(megaphone, {0, 0, 0, 0}, [Handlers])
+        megaphone_test_node:listener(megaphone, {0, 0, 0, 0}, [Handlers]),
+        megaphone_test_node:unix_listener(Socket)
     ]),
-    [{node, Node}, {address, address(Node, {megaphone, 1})}, {open_address, address(Node, {megaphone, 2})} | Config].
+    [{node, Node}, {socket, Socket}, {address, address(Node, {megaphone, 1})}, {open_address, address(Node, {megaphone, 2})} | Config].
 
 end_per_suite(Config) ->
     %% Cases kill processes, which is logged.
-    megaphone_test_node:stop(proplists:get_value(node, Config)).
+    megaphone_test_node:stop(proplists:get_value(node, Config)),
+    megaphone_test_node:delete_socket(proplists:get_value(socket, Config)).
 
 end_per_testcase(_Case, Config) ->
     megaphone_test:finish_case(Config, fun() ->
@@ -258,6 +262,30 @@ own_addresses() ->
     {ok, Interfaces} = inet:getifaddrs(),
     Up = [Opts || {_, Opts} <- Interfaces, lists:member(running, proplists:get_value(flags, Opts, []))],
     lists:sublist([Ip || Opts <- Up, {addr, {A, _, _, _} = Ip} <- Opts, A =/= 127], 1).
+
+unix_sockets_serve_their_own_user(Config) ->
+    %% Without a secret a unix socket serves ejabberd's own user, and nobody else, whatever the mode of its file.
+    Socket = proplists:get_value(socket, Config),
+    Own = connect_raw({{local, Socket}, 0}),
+    ok = send(Own, hello()),
+    ?assertMatch({hello, 2, 1, _, 1, _}, next(Own)),
+    ?assertMatch({200, _, _}, ask(Own, 1, "/test/echo")),
+    ok = disconnect(Own),
+    case {os:find_executable("setpriv"), string:trim(os:cmd("id -u"))} of
+        {SetPriv, "0"} when is_list(SetPriv) -> other_user(SetPriv, Socket);
+        _ -> {comment, "another user can be tried by root only, with setpriv"}
+    end.
+
+%% A process of the user nobody, who may open the file.
+other_user(SetPriv, Socket) ->
+    ok = file:change_mode(Socket, 8#666),
+    Dir = filename:dirname(Socket),
+    ok = file:change_mode(Dir, 8#777),
+    Answer = filename:join(Dir, "answer"),
+    Curl = ["curl", "--silent", "--http0.9", "--output", Answer, "--max-time", "20", "--unix-socket", Socket, "http://x/"],
+    {0, _} = megaphone_test_program:run(SetPriv, ["--reuid=65534", "--clear-groups" | Curl], #{}),
+    {ok, Said} = file:read_file(Answer),
+    ?assertNotEqual(nomatch, string:find(Said, "serves only processes of ejabberd's own user")).
 
 links_over_tls(Config) ->
     %% A listener with tls: true takes links over TLS 1.2 and 1.3, and nothing that is not TLS.

@@ -47,7 +47,11 @@ end_per_suite(Config) ->
     megaphone_test_node:stop(proplists:get_value(node, Config)).
 
 init_per_testcase(_Case, Config) ->
-    [{onlooker, connect(proplists:get_value(address, Config))} | Config].
+    Onlooker = connect(proplists:get_value(address, Config)),
+    %% It is open, and has started its clocks, before the case changes anything.
+    ok = send(Onlooker, {ping, <<"onlooker">>}),
+    {pong, <<"onlooker">>} = next(Onlooker),
+    [{onlooker, Onlooker} | Config].
 
 %% Each case leaves an uninvolved link as it was, and nothing behind.
 end_per_testcase(Case, Config) ->
