@@ -8,8 +8,8 @@
 -include("megaphone_test.hrl").
 
 %% In the test.
--export([start/2, start_in/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
--export([listener/3, unix_listener/1, handlers/0, write_config/2, socket_file/1, delete_socket/1]).
+-export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
+-export([listener/3, unix_listener/1, unix_listener/2, handlers/0, write_config/2, socket_file/1, delete_socket/1]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
 -export_type([node_info/0]).
@@ -32,9 +32,14 @@ start(Dir, Listeners) ->
 %% Starts a node in a directory that has its configuration, and perhaps the data of an earlier one.
 -spec start_in(file:filename()) -> node_info().
 start_in(Own) ->
+    start_in(Own, []).
+
+%% The same with a name, so that it can be part of a cluster; see cluster_names/1.
+-spec start_in(file:filename(), [string()]) -> node_info().
+start_in(Own, More) ->
     {ok, Peer, _Node} = peer:start(#{
         connection => standard_io,
-        args => arguments(),
+        args => arguments() ++ More,
         env => [{"ERL_LIBS", ejabberd_libs()}, {"ERL_CRASH_DUMP", filename:join(Own, "erl_crash.dump")}],
         wait_boot => ?BOOT_TIMEOUT
     }),
@@ -45,6 +50,24 @@ start_in(Own) ->
             _:Reason -> error({ejabberd_did_not_start, Reason, log(#{dir => Own})})
         end,
     #{peer => Peer, dir => Own, listeners => Listening}.
+
+%% Arguments for so many nodes that find each other without a daemon: they have addresses of their own and one port.
+-spec cluster_names(pos_integer()) -> [[string()]].
+cluster_names(Count) ->
+    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, Number} = inet:port(Socket),
+    ok = gen_tcp:close(Socket),
+    Port = integer_to_list(Number),
+    Cookie = integer_to_list(rand:uniform(1 bsl 62), 36),
+    [
+        [
+            "-name", lists:flatten(io_lib:format("megaphone@127.0.0.~b", [N])),
+            "-setcookie", Cookie, "-start_epmd", "false", "-erl_epmd_port", Port,
+            "-kernel", "inet_dist_use_interface", lists:flatten(io_lib:format("{127,0,0,~b}", [N])),
+            "inet_dist_listen_min", Port, "inet_dist_listen_max", Port
+        ]
+     || N <- lists:seq(1, Count)
+    ].
 
 -spec stop(node_info()) -> ok.
 stop(#{peer := Peer} = Node) ->
@@ -130,7 +153,11 @@ listener(Module, Ip, More) ->
 %% The same at a unix-domain socket.
 -spec unix_listener(file:filename()) -> iodata().
 unix_listener(File) ->
-    ["- port: \"unix:", File, "\"\n  module: megaphone\n  ", handlers(), "\n"].
+    unix_listener(File, []).
+
+-spec unix_listener(file:filename(), [iodata()]) -> iodata().
+unix_listener(File, More) ->
+    ["- port: \"unix:", File, "\"\n  module: megaphone\n", [["  ", Option, "\n"] || Option <- [handlers() | More]]].
 
 %% A name for a unix-domain socket of the node whose directory this is. The directories that Common Test gives are too long
 %% for an address, so it is in a short one. It is absolute, because a relative name means other places to newer versions of

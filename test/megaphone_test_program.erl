@@ -5,7 +5,7 @@
 -include("megaphone_test.hrl").
 
 -export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
--export([ecm/1, ecm/2, ecm_at/3, client/2, root/0, text/2]).
+-export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, client/2, root/0, text/2]).
 -export_type([program/0]).
 
 -opaque program() :: pid().
@@ -174,9 +174,14 @@ ecm(Server) ->
 
 -spec ecm(string(), options()) -> {program(), inet:port_number()}.
 ecm(Server, Options) ->
-    Program = start_bound(ecm_file(), ["--listen", "127.0.0.1:0", "--server", Server], Options),
+    ecm_with(["--server", Server], 1, Options).
+
+%% One with these arguments, when so many links are up.
+-spec ecm_with([string()], non_neg_integer(), options()) -> {program(), inet:port_number()}.
+ecm_with(Args, Links, Options) ->
+    Program = start_bound(ecm_file(), ["--listen", "127.0.0.1:0" | Args], Options),
     Line = await_line(Program, "listening on "),
-    _ = await_line(Program, " up ("),
+    _ = [await_line(Program, " up (") || _ <- lists:seq(1, Links)],
     [_, Port] = binary:split(Line, <<"127.0.0.1:">>),
     {Program, binary_to_integer(Port)}.
 
