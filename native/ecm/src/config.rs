@@ -149,6 +149,10 @@ impl Config {
         seconds(&mut self.body_timeout, &file.body_timeout);
         seconds(&mut self.send_timeout, &file.send_timeout);
         seconds(&mut self.idle_timeout, &file.idle_timeout);
+        if let Some(Seconds(silence)) = file.link_silence {
+            self.link_silence = Duration::from_secs(silence);
+            self.link_ping = self.link_silence / 3;
+        }
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
                 warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
@@ -188,6 +192,8 @@ pub struct File {
     pub send_timeout: Option<Seconds>,
     /// Seconds between two requests.
     pub idle_timeout: Option<Seconds>,
+    /// Seconds without a byte from a node, its answers to pings included, until its link is given up.
+    pub link_silence: Option<Seconds>,
 }
 
 impl File {

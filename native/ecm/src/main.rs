@@ -23,7 +23,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(
     version,
     after_help = "The file is TOML. Keys: listen, server, links, link_secret, link_secret_file, max_clients, max_held (bytes), and in seconds \
-    head_timeout, body_timeout, send_timeout, idle_timeout. What is given here wins over the file."
+    head_timeout, body_timeout, send_timeout, idle_timeout, link_silence. What is given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
