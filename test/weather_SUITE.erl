@@ -100,7 +100,11 @@ portion(Portion, [{A, JidB}, {B, JidA}], Weather) ->
     Numbers = lists:seq((Portion - 1) * ?PORTION + 1, Portion * ?PORTION),
     [ok = tell(From, ["send ", To, " ", integer_to_binary(N)]) || N <- Numbers, {From, To} <- [{A, JidB}, {B, JidA}]],
     Weather(Portion),
-    {received(A), received(B)}.
+    Received = {received(A), received(B)},
+    %% Both have turned to new requests: mod_bosh loses what it answers to one that is repeated for the second time.
+    [ok = tell(Program, "ping") || Program <- [A, B]],
+    [_ = await_line(Program, "\"pong\"", ?WITHIN) || Program <- [A, B]],
+    Received.
 
 %% The messages of a portion. mod_bosh has a fault: it answers a request that is repeated while it waits for its turn with the
 %% client's own stanzas; they come back without a sender, and are passed over.
