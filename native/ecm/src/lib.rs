@@ -9,6 +9,8 @@
 //! | --- | --- |
 //! | [`config`] | what an operator may choose |
 //! | `server` | the event loop |
+//! | [`guard`] | who the clients are, and what each may do |
+//! | `refusals` | what was refused: counters and log |
 //! | `slab` | the client connections |
 //! | `link` | the connection to the node |
 //! | `context` | what a client's state machine sees of the loop |
@@ -17,7 +19,9 @@
 
 pub mod config;
 mod context;
+pub mod guard;
 mod link;
+mod refusals;
 mod server;
 mod slab;
 

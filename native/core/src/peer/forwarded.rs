@@ -34,7 +34,7 @@ pub fn forwarded(bytes: &[u8], head: &Head, trusted: &[Network]) -> Forwarded {
     for (name, value) in lines.into_iter().rev() {
         if name.eq_ignore_ascii_case(b"x-forwarded-proto") {
             let last = value.rsplit(|byte| *byte == b',').next().map(trim);
-            is_tls.get_or_insert(last.is_some_and(|last| last.eq_ignore_ascii_case(b"https")));
+            is_tls.get_or_insert_with(|| last.is_some_and(|last| last.eq_ignore_ascii_case(b"https")));
             continue;
         }
         for entry in value.rsplit(|byte| *byte == b',') {
