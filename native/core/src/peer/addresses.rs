@@ -15,9 +15,9 @@ use crate::limits;
 /// How much one address may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressLimits {
-    /// Connections at a time. So many may also come at once.
+    /// Connections at a time.
     pub clients: u32,
-    /// New connections in a second, on the average.
+    /// New connections in a second, on the average. So many, or as many as it may have, may come at once.
     pub new_per_second: u32,
     /// Leading bits of an IPv6 address that count as one address.
     pub ipv6_prefix: u8,
@@ -38,7 +38,7 @@ impl Default for AddressLimits {
 
 impl AddressLimits {
     fn rate(&self) -> Rate {
-        Rate { per_second: self.new_per_second, burst: self.clients }
+        Rate { per_second: self.new_per_second, burst: self.clients.max(self.new_per_second) }
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     const LIMITS: AddressLimits =
-        AddressLimits { clients: 3, new_per_second: 10, ipv6_prefix: 64, addresses: 4 };
+        AddressLimits { clients: 3, new_per_second: 2, ipv6_prefix: 64, addresses: 4 };
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -248,13 +248,13 @@ mod tests {
             let ticket = addresses.enter(one, true, 0).unwrap();
             addresses.leave(ticket, 0);
         }
-        assert_eq!(addresses.enter(one, true, 99), Err(TooMany::New));
-        let ticket = addresses.enter(one, true, 100).unwrap();
-        addresses.leave(ticket, 100);
+        assert_eq!(addresses.enter(one, true, 499), Err(TooMany::New));
+        let ticket = addresses.enter(one, true, 500).unwrap();
+        addresses.leave(ticket, 500);
         assert_eq!(addresses.len(), 1);
-        addresses.sweep(10, 399);
+        addresses.sweep(10, 1_999);
         assert_eq!(addresses.len(), 1);
-        addresses.sweep(10, 400);
+        addresses.sweep(10, 2_000);
         assert_eq!((addresses.len(), addresses.places()), (0, 0));
     }
 
