@@ -3,7 +3,8 @@
 
 -include("megaphone_test.hrl").
 
--export([start/0, process/2, held/1, do/2, answer/2, bytes/1, echo/4, request_debug/1, seen/0]).
+-export([start/0, process/2, held/1, do/2, answer/2, bytes/1, echo/4, request_debug/1, seen/0, recorded/0]).
+-export_type([record/0]).
 
 %% Places in ejabberd's #request{} record, the same in all versions since 21.01. Its header file is not included, so
 %% that the tests compile without ejabberd.
@@ -11,10 +12,13 @@
 -define(RAW_PATH, 4).
 -define(DATA, 9).
 -define(IP, 10).
+-define(HOST, 11).
 -define(LENGTH, 16).
 -define(SOCKET, 18).
 
 -define(TABLE, ?MODULE).
+
+-type record() :: {Method :: atom(), Path :: binary(), Host :: binary(), Body :: binary()}.
 -define(BLOCK, 1000).
 
 %% In the node, before ejabberd: a table of the requests that are held.
@@ -30,6 +34,7 @@ start() ->
     ok.
 
 %% `echo': what came. `bytes/N': N bytes. `hold/KEY': as the test says. `close': the last answer of the connection.
+%% `record/WHATEVER': what came is kept for recorded/0, and its path is the answer.
 %% `die' and `crash': none.
 -spec process([binary()], tuple()) -> term().
 process([<<"echo">>], Request) ->
@@ -40,6 +45,10 @@ process([<<"bytes">>, Count], _Request) ->
 process([<<"hold">>, Key], Request) ->
     true = ets:insert(?TABLE, {Key, self(), element(?SOCKET, Request)}),
     hold(Request);
+process([<<"record">> | _], Request) ->
+    [Method, Path, Host, Data] = [element(Place, Request) || Place <- [?METHOD, ?RAW_PATH, ?HOST, ?DATA]],
+    true = ets:insert(?TABLE, {{recorded, erlang:unique_integer([monotonic])}, {Method, Path, Host, Data}}),
+    {200, [], Path};
 process([<<"die">>], _Request) ->
     exit(self(), kill);
 process([<<"crash">>], _Request) ->
@@ -57,6 +66,13 @@ request_debug({_LocalPath, Request}) when element(1, Request) =:= request ->
 -spec seen() -> non_neg_integer().
 seen() ->
     lists:sum([Count || {seen, Count} <- ets:lookup(?TABLE, seen)]).
+
+%% In the node: the requests that were recorded since the last call, in their order.
+-spec recorded() -> [record()].
+recorded() ->
+    Records = lists:sort(ets:match_object(?TABLE, {{recorded, '_'}, '_'})),
+    true = ets:match_delete(?TABLE, {{recorded, '_'}, '_'}),
+    [Record || {_, Record} <- Records].
 
 %% The body that `echo' answers.
 -spec echo(atom(), binary(), binary(), {inet:ip_address(), inet:port_number()}) -> binary().

@@ -10,6 +10,7 @@
 //! | [`http`] | framing of HTTP/1.1 requests: heads, bodies, rewriting |
 //! | [`client`] | one client connection of the connection manager, as a state machine |
 //! | [`packet`] | HTTP packets as `erlang:decode_packet/3` has them |
+//! | [`peer`] | who a client is: networks, PROXY protocol, forwarded addresses, limits for each address |
 //! | [`table`] | the sharded connection table behind the NIF |
 
 #![forbid(unsafe_code)]
@@ -19,5 +20,6 @@ pub mod http;
 pub mod limits;
 pub mod link;
 pub mod packet;
+pub mod peer;
 mod sync;
 pub mod table;

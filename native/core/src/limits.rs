@@ -70,6 +70,56 @@ pub const MAX_TARGET: usize = 8_192;
 /// Most empty lines before a request line. Some old clients send one after a body; more are an attack on patience.
 pub const MAX_EMPTY_LINES: usize = 4;
 
+/// Longest request body, in bytes: the largest file that mod_http_upload takes unless told otherwise. Longer: 413.
+pub const MAX_BODY: u64 = 104_857_600;
+
+/// Most requests of one client connection; the last one is answered with `Connection: close`. A chat that talks all day
+/// makes some 10,000, so hardly a user notices, while no connection keeps a stream of requests for itself for ever, and
+/// clients spread again over several connection managers after one was restarted.
+pub const MAX_REQUESTS_PER_CLIENT: u16 = 10_000;
+
+/// Most connections of one client address. A school of 2,000 behind one address has 4,000, two for each BOSH client; a
+/// carrier gives each subscriber behind an address some 1,000 ports or more, so it has some 64 subscribers there. One
+/// host alone takes a fifth of what 20,000 descriptors hold.
+pub const MAX_CLIENTS_PER_ADDRESS: u32 = 4_096;
+
+/// Most new connections of one client address in a second, on the average; after a pause it may make
+/// [`MAX_CLIENTS_PER_ADDRESS`] at once, since after a restart all of a school come back at the same time. A school where
+/// 2,000 log in within a minute makes 67 a second.
+pub const MAX_NEW_CLIENTS_PER_ADDRESS: u32 = 100;
+
+/// Most new connections in a second, of all clients together; further ones wait in the kernel. Taking one on and seeing
+/// it off costs some 30 us, so at most a seventh of a processor is spent on that, and the others' requests go on; a
+/// million come back within 200 s.
+pub const MAX_NEW_CLIENTS_PER_SECOND: u32 = 5_000;
+
+/// Leading bits of an IPv6 address that count as one client: a network of 64 bits is what a single subscriber has at
+/// least, and each of its hosts may use any address in it.
+pub const IPV6_PREFIX: u8 = 64;
+
+/// Client addresses that are counted at a time, 40 to 60 bytes each. Only those that have a connection, or had one some
+/// seconds ago, are among them. At the limit further addresses are served without being counted: whoever has so many
+/// addresses is not held up by a limit for each.
+pub const MAX_ADDRESSES: usize = 1_048_576;
+
+/// Refused connections that wait for their answer to be read. Beyond it they are closed without one, so that a flood
+/// takes no more than these slots.
+pub const MAX_TURNED_AWAY: usize = 1_024;
+
+/// Longest line of version 1 of the PROXY protocol, with its end: what its specification says, section 2.1.
+pub const PROXY_V1_LINE: usize = 107;
+
+/// Most bytes after the first 16 of a header of version 2 of the PROXY protocol: addresses of two unix sockets are 216,
+/// the rest is for what proxies add, which is skipped. The name in a client's certificate takes most.
+pub const PROXY_V2_LENGTH: usize = 2_048;
+
+/// Most networks in `trusted_proxies`: each is compared with each new connection's address.
+pub const MAX_TRUSTED_PROXIES: usize = 64;
+
+/// Milliseconds between two lines of the log about refusals for the same reason: a line for each would let a client
+/// fill the disk. What was left out is counted in the next line.
+pub const REFUSAL_LOG_PAUSE: u32 = 10_000;
+
 // Connection table
 
 /// Longest line (or folded field) that a reader in a packet mode is given, in bytes. A longer one is refused: looking

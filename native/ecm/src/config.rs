@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use megaphone_core::limits;
 use megaphone_core::link::Secret;
+use megaphone_core::peer::network::Network;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use tracing::warn;
+
+use crate::guard::Settings;
 
 /// Where the node's listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -90,6 +93,8 @@ pub struct Config {
     pub link_greeting: Duration,
     /// For what waits when the manager stops.
     pub stop_timeout: Duration,
+    /// Who the clients are, and what each may do.
+    pub guard: Settings,
 }
 
 impl Config {
@@ -113,6 +118,7 @@ impl Config {
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
             stop_timeout: millis(limits::STOP_TIMEOUT),
+            guard: Settings::default(),
         }
     }
 
@@ -162,6 +168,7 @@ impl Config {
         if let Some(Count(bytes)) = file.max_held {
             self.max_held = bytes;
         }
+        file.guard(&mut self.guard);
         Ok(())
     }
 }
@@ -194,9 +201,95 @@ pub struct File {
     pub idle_timeout: Option<Seconds>,
     /// Seconds without a byte from a node, its answers to pings included, until its link is given up.
     pub link_silence: Option<Seconds>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: Option<bool>,
+    /// Networks of the proxies that are believed.
+    pub trusted_proxies: Option<Vec<Trusted>>,
+    /// Most connections of a client address.
+    pub max_clients_per_address: Option<Within<1, 4_000_000>>,
+    /// Most new connections of a client address in a second.
+    pub max_new_clients_per_address: Option<Within<1, 1_000_000>>,
+    /// Most new connections in a second.
+    pub max_new_clients_per_second: Option<Within<1, 1_000_000>>,
+    /// Leading bits of an IPv6 address that count as one client.
+    pub ipv6_prefix: Option<Within<1, 128>>,
+    /// Most requests of a connection.
+    pub max_requests_per_client: Option<Within<1, 65_535>>,
+    /// Most bytes of a request body.
+    pub max_body: Option<Within<1, { i64::MAX }>>,
+    /// Most bytes of a request head.
+    pub max_head: Option<Within<512, { limits::MAX_HEAD as i64 }>>,
+    /// Most fields of a request head.
+    pub max_headers: Option<Within<1, { limits::MAX_HEADERS as i64 }>>,
+}
+
+/// A network of `trusted_proxies`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Trusted(Network);
+
+impl TryFrom<String> for Trusted {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("`{}`: {error}", text.escape_debug()))
+    }
+}
+
+/// A number from `LEAST` to `MOST`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Within<const LEAST: i64, const MOST: i64>(i64);
+
+impl<const LEAST: i64, const MOST: i64> TryFrom<i64> for Within<LEAST, MOST> {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let fits = (LEAST..=MOST).contains(&number);
+        fits.then_some(Self(number)).ok_or_else(|| format!("{number} is not a number from {LEAST} to {MOST}"))
+    }
 }
 
 impl File {
+    /// What it says of clients and proxies.
+    fn guard(&self, to: &mut Settings) {
+        fn set<T: TryFrom<i64>, const L: i64, const M: i64>(to: &mut T, from: Option<Within<L, M>>) {
+            // The range of each is one that its type holds.
+            if let Some(number) = from.and_then(|Within(number)| T::try_from(number).ok()) {
+                *to = number;
+            }
+        }
+        to.proxy_protocol = self.proxy_protocol.unwrap_or(to.proxy_protocol);
+        if let Some(networks) = &self.trusted_proxies {
+            to.trusted_proxies = networks.iter().map(|Trusted(network)| *network).collect();
+        }
+        set(&mut to.addresses.clients, self.max_clients_per_address);
+        set(&mut to.addresses.new_per_second, self.max_new_clients_per_address);
+        set(&mut to.addresses.ipv6_prefix, self.ipv6_prefix);
+        set(&mut to.new_per_second, self.max_new_clients_per_second);
+        set(&mut to.bounds.requests, self.max_requests_per_client);
+        set(&mut to.bounds.body, self.max_body);
+        set(&mut to.bounds.head.bytes, self.max_head);
+        set(&mut to.bounds.head.fields, self.max_headers);
+    }
+
+    /// What no single key shows to be wrong.
+    fn check(&self) -> Result<(), String> {
+        let networks = self.trusted_proxies.as_ref().map_or(0, Vec::len);
+        if self.proxy_protocol == Some(true) && networks == 0 {
+            return Err("proxy_protocol = true refuses everybody without trusted_proxies: name the proxies' networks \
+                        there, as in trusted_proxies = [\"10.0.0.0/8\"]"
+                .to_owned());
+        }
+        if networks > limits::MAX_TRUSTED_PROXIES {
+            return Err(format!(
+                "trusted_proxies has {networks} networks, the most are {}: name larger ones",
+                limits::MAX_TRUSTED_PROXIES
+            ));
+        }
+        Ok(())
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -208,7 +301,8 @@ impl File {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check().map(|()| file)
     }
 }
 
@@ -366,6 +460,28 @@ mod tests {
         assert_eq!(config.max_clients, 7);
     }
 
+    /// Each key about clients and proxies arrives where it belongs, at its least and its greatest.
+    #[test]
+    fn reads_what_clients_may_do() {
+        let text = "proxy_protocol = true\ntrusted_proxies = ['10.0.0.0/8', '::1']\nmax_clients_per_address = 1\n\
+                    max_new_clients_per_address = 1000000\nmax_new_clients_per_second = 1\nipv6_prefix = 128\n\
+                    max_requests_per_client = 65535\nmax_body = 9223372036854775807\nmax_head = 512\nmax_headers = 100\n";
+        let mut config = Config::new(Server::Tcp("a:1".to_owned()));
+        config.apply(&File::parse(text).unwrap()).unwrap();
+        let guard = config.guard;
+        assert!(guard.proxy_protocol && guard.exempt_loopback);
+        assert_eq!(
+            guard.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.0/8", "::1/128"]
+        );
+        assert_eq!((guard.addresses.clients, guard.addresses.new_per_second), (1, 1_000_000));
+        assert_eq!((guard.addresses.ipv6_prefix, guard.new_per_second), (128, 1));
+        assert_eq!((guard.bounds.requests, guard.bounds.body), (65_535, i64::MAX as u64));
+        assert_eq!((guard.bounds.head.bytes, guard.bounds.head.fields), (512, 100));
+        let many = format!("trusted_proxies = [{}]", "'::1',".repeat(limits::MAX_TRUSTED_PROXIES + 1));
+        assert!(File::parse(&many).unwrap_err().contains("65 networks"));
+    }
+
     #[test]
     fn mistakes_are_named_with_line_and_key() {
         for (text, parts) in [
@@ -381,6 +497,14 @@ mod tests {
             ("links = 0\n", ["line 1", "1 to 64"]),
             ("links = 65\n", ["line 1", "1 to 64"]),
             ("\nlink_secret = 'short'\n", ["line 2", "16 to 1024 bytes, not 5"]),
+            ("\nmax_body = 0\n", ["line 2", "max_body"]),
+            ("max_head = 511\n", ["line 1", "from 512 to 16384"]),
+            ("max_headers = 101\n", ["line 1", "from 1 to 100"]),
+            ("max_requests_per_client = 65536\n", ["line 1", "from 1 to 65535"]),
+            ("max_clients_per_address = 0\n", ["line 1", "max_clients_per_address"]),
+            ("ipv6_prefix = 129\n", ["line 1", "from 1 to 128"]),
+            ("trusted_proxies = ['10.0.0.0/8', '10.1.0.0/8']\n", ["line 1", "the network is 10.0.0.0/8"]),
+            ("proxy_protocol = true\n", ["proxy_protocol", "trusted_proxies"]),
         ] {
             let error = File::parse(text).unwrap_err();
             for part in parts {

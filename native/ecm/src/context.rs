@@ -3,38 +3,32 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Instant;
 
-use megaphone_core::client::Io;
+use megaphone_core::client::{Bounds, Io, Origin, Refusal};
+use megaphone_core::http::Head;
 use megaphone_core::link::Frame;
 use mio::net::TcpStream;
 
+use crate::guard::Guard;
 use crate::link::Link;
+use crate::refusals::{RefusalLog, Refusals};
+use crate::slab;
 
 /// What happened since the start, for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: u64,
     opened: u64,
-    /// Requests answered here with 4xx, save 408.
-    malformed: u64,
-    /// Requests answered here with 408.
-    timed_out: u64,
-    /// Requests answered here with 5xx: no link, no answer, no memory, not supported.
-    unserved: u64,
-}
-
-impl Counters {
-    pub(crate) fn refused(&self) -> u64 {
-        self.malformed + self.timed_out + self.unserved
-    }
+    pub(crate) refusals: Refusals,
 }
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "in all {} clients, {} virtual connections; answered here: {} malformed requests, {} timeouts, {} unserved",
-            self.accepted, self.opened, self.malformed, self.timed_out, self.unserved
+            "in all {} clients, {} virtual connections; refused: {}",
+            self.accepted, self.opened, self.refusals
         )
     }
 }
@@ -42,10 +36,18 @@ impl fmt::Display for Counters {
 /// The world of one client, for the length of one call.
 pub(crate) struct Context<'a> {
     pub(crate) id: u64,
+    pub(crate) index: u32,
     pub(crate) stream: &'a TcpStream,
     /// The link of its virtual connection, or the one that a new one would go to; `None`: no link is up.
     pub(crate) link: Option<&'a mut Link>,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) guard: &'a mut Guard,
+    pub(crate) refusal_log: &'a mut RefusalLog,
+    pub(crate) now: Instant,
+    /// As `now`, in milliseconds.
+    pub(crate) millis: u32,
+    /// What the client says of others is believed.
+    pub(crate) is_trusted: bool,
     /// The node's close is being handled: ours answers it.
     pub(crate) answers_close: bool,
     pub(crate) crowded: bool,
@@ -64,7 +66,11 @@ impl Io for Context<'_> {
 
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         // Asked for at the first request, so that idle connections need not store them.
-        Some((self.stream.peer_addr().ok()?, self.stream.local_addr().ok()?))
+        let client = match self.guard.client(self.index) {
+            Some(client) => client,
+            None => canonical(self.stream.peer_addr().ok()?),
+        };
+        Some((client, canonical(self.stream.local_addr().ok()?)))
     }
 
     fn frame(&mut self, frame: &Frame<'_>) {
@@ -106,12 +112,39 @@ impl Io for Context<'_> {
         self.crowded
     }
 
-    fn refused(&mut self, status: u16) {
-        match status {
-            408 => self.counters.timed_out += 1,
-            502 | 503 => self.counters.unserved += 1,
-            // 501 and 505 are the client's doing as well: what it asks for is not spoken here.
-            _ => self.counters.malformed += 1,
+    fn refused(&mut self, refusal: Refusal, status: u16) {
+        self.counters.refusals.count(refusal);
+        let (guard, stream, index) = (&*self.guard, self.stream, self.index);
+        self.refusal_log.refused(refusal, Some(status), self.now, || {
+            guard.client(index).or_else(|| stream.peer_addr().ok().map(canonical))
+        });
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.guard.settings.bounds
+    }
+
+    fn origin(&mut self, bytes: &[u8], head: &Head) -> Origin {
+        if !self.is_trusted {
+            return Origin::Same;
+        }
+        self.guard.origin(self.index, bytes, head, self.millis)
+    }
+
+    fn renew(&mut self) {
+        self.id = slab::next(self.id);
+        // One that the node has not answered the close of yet stays taken.
+        while self.link.as_ref().is_some_and(|link| link.closing.contains(&self.id)) {
+            self.id = slab::next(self.id);
         }
     }
+
+    fn is_tls(&self) -> bool {
+        self.guard.is_tls(self.index)
+    }
+}
+
+/// An address of IPv6 that carries one of IPv4 is that one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

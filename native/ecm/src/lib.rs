@@ -9,6 +9,8 @@
 //! | --- | --- |
 //! | [`config`] | what an operator may choose |
 //! | `server` | the event loop |
+//! | [`guard`] | who the clients are, and what each may do |
+//! | `refusals` | what was refused: counters and log |
 //! | `slab` | the client connections |
 //! | `link` | a connection to a node |
 //! | `links` | all of them, and which one a client gets |
@@ -18,8 +20,10 @@
 
 pub mod config;
 mod context;
+pub mod guard;
 mod link;
 mod links;
+mod refusals;
 mod server;
 mod slab;
 

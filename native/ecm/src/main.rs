@@ -22,8 +22,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "The file is TOML. Keys: listen, server, links, link_secret, link_secret_file, max_clients, max_held (bytes), and in seconds \
-    head_timeout, body_timeout, send_timeout, idle_timeout, link_silence. What is given here wins over the file."
+    after_help = "The file is TOML. Keys: listen, server, links, link_secret, link_secret_file, max_clients, \
+    max_held (bytes); in seconds head_timeout, body_timeout, send_timeout, idle_timeout, link_silence; proxy_protocol, \
+    trusted_proxies, max_clients_per_address, max_new_clients_per_address, max_new_clients_per_second, ipv6_prefix, \
+    max_requests_per_client, max_body, max_head, max_headers. What is given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]

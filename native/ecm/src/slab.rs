@@ -47,6 +47,12 @@ impl Bits {
     pub(crate) const ENDED: u8 = 2;
     /// In the queue of clients to be read.
     pub(crate) const QUEUED: u8 = 4;
+    /// A PROXY header is due, before anything else.
+    pub(crate) const PREFACE: u8 = 8;
+    /// What it says of others is believed.
+    pub(crate) const TRUSTED: u8 = 16;
+    /// It was refused when it came, and waits for its answer to be read.
+    pub(crate) const TURNED: u8 = 32;
 
     pub(crate) fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -97,7 +103,7 @@ impl Slab {
         let next = self.free.unwrap_or(NONE);
         let slot = self.at(index)?;
         let stream = slot.stream.take();
-        slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+        slot.rename(self::next(slot.id(index)));
         slot.deadline = next;
         slot.client = Client::new();
         self.free = Some(index);
@@ -147,10 +153,16 @@ impl Slot {
         id(index, self.generation)
     }
 
-    /// Gives the client another id: only before anybody knows this one.
-    pub(crate) fn renew(&mut self) {
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+    /// Gives the client an id of [`next`]: only while nobody knows this one.
+    pub(crate) fn rename(&mut self, id: u64) {
+        self.generation = (id >> 32) as u32;
     }
+}
+
+/// The id of the next generation in the same slot.
+pub(crate) fn next(before: u64) -> u64 {
+    let generation = ((before >> 32) as u32).checked_add(1).unwrap_or(1);
+    id(before as u32, generation)
 }
 
 fn id(index: u32, generation: u32) -> u64 {

@@ -1,6 +1,6 @@
 //! From the node to the client, and every way in which a connection ends.
 
-use super::{Client, Io, Stage, Timer};
+use super::{Client, Io, Refusal, Stage, Timer};
 use crate::http::response;
 use crate::limits;
 use crate::link::{CloseReason, Frame, ReadyMode};
@@ -74,9 +74,12 @@ impl Client {
         self.say_close(CloseReason::Normal, io);
         match reason {
             CloseReason::Shutdown | CloseReason::Limit => {
-                self.lose_node(503, "the chat server does not take the request now", io);
+                self.lose_node(Refusal::NodeBusy, 503, "the chat server does not take the request now", io);
             }
-            _ => self.lose_node(502, "the chat server closed the connection without an answer", io),
+            _ => {
+                let why = "the chat server closed the connection without an answer";
+                self.lose_node(Refusal::NodeLost, 502, why, io);
+            }
         }
         self.settle();
     }
@@ -84,7 +87,7 @@ impl Client {
     /// The node does not know the connection (any more): as [`Client::closed`], but nobody waits for our close.
     pub fn unknown(&mut self, io: &mut dyn Io) {
         self.flags.open = false;
-        self.lose_node(502, "the chat server lost the connection", io);
+        self.lose_node(Refusal::NodeLost, 502, "the chat server lost the connection", io);
         self.settle();
     }
 
@@ -94,7 +97,7 @@ impl Client {
     pub fn link_lost(&mut self, io: &mut dyn Io) {
         self.flags.open = false;
         if self.in_flight() || self.pending() > 0 {
-            self.lose_node(503, "the chat server was lost", io);
+            self.lose_node(Refusal::NoLink, 503, "the chat server was lost", io);
         }
         self.settle();
     }
@@ -116,6 +119,10 @@ impl Client {
         }
         self.grant(io);
         self.try_finish(io);
+        if self.stage == Stage::Turn && self.pending() == 0 {
+            self.stage = Stage::Head;
+            self.drive(&[], io);
+        }
         self.settle();
     }
 
@@ -139,9 +146,9 @@ impl Client {
         match self.timer() {
             Timer::None => {}
             Timer::Idle | Timer::Send | Timer::Linger => self.abort(CloseReason::Timeout, io),
-            Timer::Head => self.refuse(408, "the request head took too long", CloseReason::Timeout, io),
+            Timer::Head => self.refuse(Refusal::HeadTimeout, 408, "the request head took too long", io),
             Timer::Body if self.flags.answered => self.abort(CloseReason::Timeout, io),
-            Timer::Body => self.refuse(408, "the request body took too long", CloseReason::Timeout, io),
+            Timer::Body => self.refuse(Refusal::BodyTimeout, 408, "the request body took too long", io),
         }
         self.settle();
     }
@@ -152,15 +159,21 @@ impl Client {
         match self.stage {
             Stage::Head if self.held_input() == 0 && self.pending() == 0 => self.stage = Stage::Closed,
             Stage::Flush | Stage::Linger | Stage::Closed => {}
-            _ => self.lose_node(503, "the connection manager stops", io),
+            _ => self.lose_node(Refusal::Stopping, 503, "the connection manager stops", io),
         }
         self.settle();
     }
 
+    /// Refuses a connection that has just come, before any of its requests: answers 429 and ends it.
+    pub fn turn_away(&mut self, refusal: Refusal, io: &mut dyn Io) {
+        self.refuse(refusal, 429, "too many connections from this address", io);
+        self.settle();
+    }
+
     /// Answers the request ourselves; the connection ends with it.
-    pub(super) fn refuse(&mut self, status: u16, why: &str, reason: CloseReason, io: &mut dyn Io) {
-        io.refused(status);
-        self.say_close(reason, io);
+    pub(super) fn refuse(&mut self, refusal: Refusal, status: u16, why: &str, io: &mut dyn Io) {
+        io.refused(refusal, status);
+        self.say_close(refusal.close_reason(), io);
         let mut answer = Vec::new();
         response::write(status, why, self.flags.is_head, &mut answer);
         self.emit(&answer, io);
@@ -169,10 +182,10 @@ impl Client {
 
     /// The virtual connection is gone: the client gets an answer if it waits for one and none of it has come, else
     /// what it has is completed and the connection ends.
-    fn lose_node(&mut self, status: u16, why: &str, io: &mut dyn Io) {
+    fn lose_node(&mut self, refusal: Refusal, status: u16, why: &str, io: &mut dyn Io) {
         let waits = matches!(self.stage, Stage::Stream | Stage::Answer) && !self.flags.answered;
-        if self.stage == Stage::Collect || waits {
-            self.refuse(status, why, CloseReason::Normal, io);
+        if matches!(self.stage, Stage::Turn | Stage::Collect) || waits {
+            self.refuse(refusal, status, why, io);
         } else {
             self.finish(io);
         }
@@ -192,7 +205,7 @@ impl Client {
     }
 
     /// Sends close for the virtual connection, once.
-    fn say_close(&mut self, reason: CloseReason, io: &mut dyn Io) {
+    pub(super) fn say_close(&mut self, reason: CloseReason, io: &mut dyn Io) {
         if self.flags.open {
             self.flags.open = false;
             io.frame(&Frame::Close { id: io.id(), reason });

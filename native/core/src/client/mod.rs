@@ -7,6 +7,7 @@
 //!    │  (small or chunked body)     │                              ▲ │ ready(1)
 //!    └──────────────────▶ Stream ───┴──────────────────────────────┘ └──────▶ Tunnel
 //!       (long body, under credit)
+//!   Head ──head of another client behind the same proxy──▶ Turn ──answers taken──▶ Head
 //!   any ──refused, closed, timeout──▶ Flush ──all written──▶ Linger ──client's end, or timeout──▶ Closed
 //! ```
 //!
@@ -16,8 +17,10 @@
 //! | --- | --- |
 //! | `request` | from the client to the node |
 //! | `answer` | from the node to the client, and every end |
+//! | `refusal` | why a client is refused |
 
 mod answer;
+mod refusal;
 mod request;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -25,7 +28,9 @@ mod tests;
 
 use std::net::SocketAddr;
 
-use crate::http::chunked;
+pub use refusal::Refusal;
+
+use crate::http::{Head, HeadLimits, chunked};
 use crate::limits;
 use crate::link::Frame;
 
@@ -45,8 +50,56 @@ pub trait Io {
     fn shutdown_write(&mut self);
     /// Whether all clients together hold so much memory that no more may be taken for unfinished requests.
     fn crowded(&self) -> bool;
-    /// A request was answered by the connection manager itself: to be counted.
-    fn refused(&mut self, status: u16);
+    /// The connection manager refuses the client, with this status: to be counted and logged.
+    fn refused(&mut self, refusal: Refusal, status: u16);
+    /// What a client may do.
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+    /// Whom the request with this head (in `bytes`) comes from. From [`Origin::Changed`] on, [`Io::addresses`] has the
+    /// new address, and the same head gives [`Origin::Same`].
+    fn origin(&mut self, bytes: &[u8], head: &Head) -> Origin {
+        let _ = (bytes, head);
+        Origin::Same
+    }
+    /// The virtual connection was closed and another is to follow: [`Io::id`] is a new one from now on.
+    fn renew(&mut self) {}
+    /// Whether the client speaks TLS, to this end or to a proxy that is trusted.
+    fn is_tls(&self) -> bool {
+        false
+    }
+}
+
+/// Whom a request comes from, compared with what the connection was known to come from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From the same client.
+    Same,
+    /// From another client: a proxy uses one connection for several.
+    Changed,
+    /// From a client that may not have another connection.
+    Refused(Refusal),
+}
+
+/// What one client may do; the defaults are those of [`limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes and fields of a request head.
+    pub head: HeadLimits,
+    /// Most bytes of a request body; a chunked one has [`limits::MAX_CHUNKED_BODY`] as well.
+    pub body: u64,
+    /// Most requests of one connection, at least 1.
+    pub requests: u16,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits::default(),
+            body: limits::MAX_BODY,
+            requests: limits::MAX_REQUESTS_PER_CLIENT,
+        }
+    }
 }
 
 /// Where a connection stands.
@@ -54,6 +107,9 @@ pub trait Io {
 enum Stage {
     /// Between requests, or within a request head.
     Head,
+    /// A head of another client is there; it waits until the answers to the one before are taken, so that no more than
+    /// one window is ever held.
+    Turn,
     /// Within a body that is handed on only when it is complete.
     Collect,
     /// Within a body that is handed on as it comes.
@@ -152,6 +208,8 @@ pub struct Client {
     credit: u32,
     /// Bytes that the node may still send.
     allowed: u32,
+    /// Requests so far.
+    requests: u16,
     stage: Stage,
     flags: Flags,
 }
@@ -169,7 +227,7 @@ impl Client {
     /// A connection that has sent nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { work: None, credit: 0, allowed: 0, stage: Stage::Head, flags: Flags::default() }
+        Self { work: None, credit: 0, allowed: 0, requests: 0, stage: Stage::Head, flags: Flags::default() }
     }
 
     /// Most bytes to read from the client now; 0: read nothing until this changes. [`Client::input`] takes no more.
@@ -186,7 +244,7 @@ impl Client {
                 usize::try_from(remaining).unwrap_or(usize::MAX).min(credit)
             }
             Stage::Tunnel if held == 0 => credit,
-            Stage::Stream | Stage::Tunnel | Stage::Flush | Stage::Closed => 0,
+            Stage::Turn | Stage::Stream | Stage::Tunnel | Stage::Flush | Stage::Closed => 0,
         };
         room.min(limits::DATA_CHUNK)
     }
@@ -234,7 +292,7 @@ impl Client {
             Stage::Collect => Timer::Body,
             // Without credit it is the node that is slow, not the client.
             Stage::Stream if self.room() > 0 => Timer::Body,
-            Stage::Stream | Stage::Answer | Stage::Tunnel => Timer::None,
+            Stage::Turn | Stage::Stream | Stage::Answer | Stage::Tunnel => Timer::None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! From the client to the node: heads are checked and written anew, bodies collected or streamed under credit.
 
-use super::{Client, Io, Stage};
+use super::{Client, Io, Origin, Refusal, Stage};
 use crate::http::{self, Body, Head, chunked, response, rewrite};
 use crate::limits;
 use crate::link::{CloseReason, Frame, Kind, Open};
@@ -39,7 +39,7 @@ impl Client {
             if self.stage == Stage::Answer && self.flags.answered {
                 return self.end(CloseReason::Limit, io);
             }
-            return self.refuse(503, "too busy for unfinished requests", CloseReason::Limit, io);
+            return self.refuse(Refusal::Memory, 503, "too busy for unfinished requests", io);
         }
         self.work().input.extend_from_slice(rest);
     }
@@ -54,7 +54,7 @@ impl Client {
                 Stage::Collect => self.collect(rest, io),
                 Stage::Stream => self.stream(rest, io),
                 Stage::Tunnel => self.tunnel(rest, io),
-                Stage::Answer => 0,
+                Stage::Turn | Stage::Answer => 0,
                 Stage::Flush | Stage::Linger | Stage::Closed => rest.len(),
             };
             if used == 0 {
@@ -70,34 +70,72 @@ impl Client {
 
     fn head(&mut self, bytes: &[u8], io: &mut dyn Io) -> usize {
         let mut scanned = self.work.as_ref().map_or(0, |work| work.scanned);
-        match http::parse(bytes, &mut scanned) {
+        match http::parse_within(bytes, &mut scanned, io.bounds().head) {
             Ok(None) => {
                 self.work().scanned = scanned;
                 0
             }
             Ok(Some(head)) => {
                 let alone = bytes.len() == head.len;
-                self.begin(bytes, &head, alone, io);
-                head.len
+                if !self.comes_from(bytes, &head, io) {
+                    return if self.is_ending() { bytes.len() } else { 0 };
+                }
+                self.begin(bytes, head, alone, io)
             }
             Err(error) => {
-                self.refuse(error.status(), &error.to_string(), CloseReason::Protocol, io);
+                self.refuse(error.into(), error.status(), &error.to_string(), io);
                 bytes.len()
             }
         }
     }
 
-    /// A request begins; `alone` if none of its body has come with its head.
-    fn begin(&mut self, bytes: &[u8], head: &Head, alone: bool, io: &mut dyn Io) {
+    /// Sees whom a request comes from; answers whether it may begin now. A proxy uses its connections for different
+    /// clients; a virtual connection belongs to one, so for another one a new one is opened.
+    fn comes_from(&mut self, bytes: &[u8], head: &Head, io: &mut dyn Io) -> bool {
+        match io.origin(bytes, head) {
+            Origin::Same => {}
+            Origin::Changed => {
+                if self.is_open() {
+                    self.say_close(CloseReason::Normal, io);
+                    io.renew();
+                }
+            }
+            Origin::Refused(refusal) => {
+                self.flags.is_head = head.is_head;
+                self.refuse(refusal, 429, "too many connections from this address", io);
+                return false;
+            }
+        }
+        if self.pending() > 0 && !self.is_open() {
+            self.stage = Stage::Turn;
+            return false;
+        }
+        true
+    }
+
+    /// A request begins; `alone` if none of its body has come with its head. Answers how many bytes its head has.
+    fn begin(&mut self, bytes: &[u8], mut head: Head, alone: bool, io: &mut dyn Io) -> usize {
+        let bounds = io.bounds();
+        self.requests = self.requests.saturating_add(1);
+        // The node's answer says close then, as if the client had asked for it, so that no client loses a request.
+        head.keep_alive &= self.requests < bounds.requests;
+        self.start(bytes, &head, alone, bounds.body, io);
+        head.len
+    }
+
+    fn start(&mut self, bytes: &[u8], head: &Head, alone: bool, most: u64, io: &mut dyn Io) {
         self.flags.last = !head.keep_alive;
         self.flags.upgrade = head.upgrade;
         self.flags.is_head = head.is_head;
         self.flags.answered = false;
         let Some(window) = io.window() else {
-            return self.refuse(503, "the chat server is not connected", CloseReason::Shutdown, io);
+            return self.refuse(Refusal::NoLink, 503, "the chat server is not connected", io);
         };
         if io.crowded() {
-            return self.refuse(503, "too busy", CloseReason::Limit, io);
+            return self.refuse(Refusal::Memory, 503, "too busy", io);
+        }
+        if matches!(head.body, Body::Length(length) if length > most) {
+            return self.refuse(Refusal::BodyTooLarge, 413, "request body too large", io);
         }
         let mut up = Vec::with_capacity(head.len + 64);
         rewrite::start(bytes, head, &mut up);
@@ -110,7 +148,7 @@ impl Client {
         // The node reads none of a head that it has in part, so it would never grant credit for the rest; and it may owe
         // up to half of its window from the requests before.
         if up.len() + rest > window as usize / 2 {
-            return self.refuse(431, "request head too large", CloseReason::Protocol, io);
+            return self.refuse(Refusal::HeadTooLarge, 431, "request head too large", io);
         }
         let work = self.work();
         work.up = up;
@@ -140,11 +178,12 @@ impl Client {
             if work.remaining == 0 {
                 self.hand_over(Stage::Answer, io);
             } else if io.crowded() {
-                self.refuse(503, "too busy", CloseReason::Limit, io);
+                self.refuse(Refusal::Memory, 503, "too busy", io);
             }
             return used;
         };
-        match decoder.decode(bytes, body, limits::MAX_CHUNKED_BODY) {
+        let most = usize::try_from(io.bounds().body).unwrap_or(usize::MAX).min(limits::MAX_CHUNKED_BODY);
+        match decoder.decode(bytes, body, most) {
             Ok(used) if decoder.is_done() => {
                 rewrite::finish(Some(body.len() as u64), &mut work.up);
                 work.up.append(body);
@@ -154,12 +193,12 @@ impl Client {
             }
             Ok(used) => {
                 if io.crowded() {
-                    self.refuse(503, "too busy", CloseReason::Limit, io);
+                    self.refuse(Refusal::Memory, 503, "too busy", io);
                 }
                 used
             }
             Err(error) => {
-                self.refuse(error.status(), &error.to_string(), CloseReason::Protocol, io);
+                self.refuse(error.into(), error.status(), &error.to_string(), io);
                 bytes.len()
             }
         }
@@ -169,13 +208,13 @@ impl Client {
     fn hand_over(&mut self, next: Stage, io: &mut dyn Io) {
         let Some(window) = io.window() else {
             // The link went away while the body was collected.
-            return self.refuse(503, "the chat server is not connected", CloseReason::Shutdown, io);
+            return self.refuse(Refusal::NoLink, 503, "the chat server is not connected", io);
         };
         if !self.flags.open {
             let Some((client, local)) = io.addresses() else {
                 return self.gone(io);
             };
-            let open = Open { kind: Kind::Http, tls: false, client, local };
+            let open = Open { kind: Kind::Http, tls: io.is_tls(), client, local };
             io.frame(&Frame::Open { id: io.id(), open });
             self.flags.open = true;
             self.credit = window;

@@ -91,7 +91,7 @@ impl Io for World {
     fn crowded(&self) -> bool {
         self.crowded
     }
-    fn refused(&mut self, status: u16) {
+    fn refused(&mut self, _refusal: Refusal, status: u16) {
         self.refused.push(status);
     }
 }

@@ -148,7 +148,7 @@ impl std::error::Error for HeadError {}
 /// # Errors
 /// [`HeadError`] if the head is refused; it may be seen before the head is complete.
 pub fn parse(buf: &[u8], scanned: &mut usize) -> Result<Option<Head>, HeadError> {
-    parse_within(buf, scanned, Size { bytes: limits::MAX_HEAD, fields: limits::MAX_HEADERS })
+    parse_within(buf, scanned, HeadLimits::default())
 }
 
 /// As [`parse`], for a head that [`rewrite`](super::rewrite) wrote: it may be longer than the client's by
@@ -158,19 +158,31 @@ pub fn parse(buf: &[u8], scanned: &mut usize) -> Result<Option<Head>, HeadError>
 /// As [`parse`].
 pub fn parse_rewritten(buf: &[u8], scanned: &mut usize) -> Result<Option<Head>, HeadError> {
     let bytes = limits::MAX_HEAD + limits::REWRITE_BYTES;
-    parse_within(buf, scanned, Size { bytes, fields: MOST_FIELDS })
+    parse_within(buf, scanned, HeadLimits { bytes, fields: MOST_FIELDS })
 }
 
 const MOST_FIELDS: usize = limits::MAX_HEADERS + limits::REWRITE_FIELDS;
 
 /// How large a head may be.
-#[derive(Clone, Copy)]
-struct Size {
-    bytes: usize,
-    fields: usize,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Most bytes; [`limits::MAX_HEAD`] unless an operator wants fewer.
+    pub bytes: usize,
+    /// Most fields; [`limits::MAX_HEADERS`] unless an operator wants fewer. More than those are never taken.
+    pub fields: usize,
 }
 
-fn parse_within(buf: &[u8], scanned: &mut usize, most: Size) -> Result<Option<Head>, HeadError> {
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { bytes: limits::MAX_HEAD, fields: limits::MAX_HEADERS }
+    }
+}
+
+/// As [`parse`], for a head of a given size at most.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_within(buf: &[u8], scanned: &mut usize, most: HeadLimits) -> Result<Option<Head>, HeadError> {
     let mut start = 0;
     while buf[start..].starts_with(b"\r\n") {
         start += 2;
@@ -233,7 +245,7 @@ fn describe(buf: &[u8], start: usize, end: usize, most: usize) -> Result<Head, H
     let text = &buf[start..end];
     let mut slots = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(text, &mut slots[..most]) {
+    match request.parse_with_uninit_headers(text, &mut slots[..most.min(MOST_FIELDS)]) {
         Ok(httparse::Status::Complete(len)) if len == text.len() => {}
         // The end was found by the same rule, so anything else means that the two disagree about the lines.
         Ok(_) => return Err(HeadError::LineEnd),

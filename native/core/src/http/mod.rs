@@ -15,4 +15,4 @@ pub mod head;
 pub mod response;
 pub mod rewrite;
 
-pub use head::{Body, Head, HeadError, parse};
+pub use head::{Body, Head, HeadError, HeadLimits, parse, parse_within};

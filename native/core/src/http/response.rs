@@ -11,13 +11,15 @@ pub const RETRY_AFTER: u16 = 5;
 
 /// Appends a complete answer: status line, fields, and `reason` as plain text (left out for HEAD).
 ///
-/// The answer closes the connection, and any origin may read it: without the CORS field a browser hides even the
-/// status from the chat client in the page. 503 says when to try again. `reason` is text of ours, never the peer's.
+/// The answer closes the connection, and any origin may read it: without the CORS fields a browser hides the status, and
+/// when to try again, from the chat client in the page. 429 and 503 say when that is. `reason` is text of ours, never the peer's.
 pub fn write(status: u16, reason: &str, is_head: bool, out: &mut Vec<u8>) {
-    let retry = if status == 503 { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
+    let retry =
+        if matches!(status, 429 | 503) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Access-Control-Allow-Origin: *\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n",
+         Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: Content-Type\r\n\
+         Access-Control-Expose-Headers: Retry-After\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n",
         phrase(status),
         reason.len() + 1,
     );
@@ -42,6 +44,7 @@ pub fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -70,18 +73,22 @@ mod tests {
         for field in [
             "Content-Length: 4\r\n",
             "Access-Control-Allow-Origin: *\r\n",
+            "Access-Control-Allow-Headers: Content-Type\r\n",
+            "Access-Control-Expose-Headers: Retry-After\r\n",
             "Connection: close\r\n",
             "Retry-After: 5\r\n",
         ] {
             assert!(answer.contains(field), "{field}");
         }
         assert!(answer.ends_with("\r\n\r\nwhy\n"));
-        assert!(!text(400, false).contains("Retry-After"));
+        assert!(text(429, false).contains("Retry-After: 5\r\n"));
+        assert!(!text(400, false).contains("Retry-After: "));
     }
 
     #[test]
     fn head_requests_get_no_body() {
-        assert!(text(503, true).ends_with("Content-Length: 4\r\nAccess-Control-Allow-Origin: *\r\nCache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"));
+        let (whole, head) = (text(503, false), text(503, true));
+        assert_eq!(whole.strip_suffix("why\n"), Some(head.as_str()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use super::input::Chunk;
 use super::lines;
 use super::shard::{Effect, Shard, Waiting};
-use super::slot::{Active, Framing, Queues, Slot, Waiter, Wire};
+use super::slot::{Active, Framing, Queues, Size, Slot, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Message, Packet};
 use crate::http::head::{self, Body};
 use crate::limits::{
@@ -35,7 +35,7 @@ pub(super) enum Request {
     /// Nothing, or the start of a head, or a head whose small body is not all there.
     Partial,
     /// A request of so many bytes, which can be worked on now.
-    Complete(u64),
+    Complete(Size),
     /// Something that is not a request. The connection manager checks before; this one did not.
     Bad(&'static str),
 }
@@ -54,8 +54,8 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
             Framing::Stream if queues.packet == Packet::Raw => queues.next_bytes(length, closed),
             Framing::Stream if length > 0 => Next::Invalid, // a packet has the length it has
             Framing::Stream => queues.next_packet(closed),
-            Framing::Request { left, answered } => self.next_of_request(length, left, answered),
-            Framing::Boundary { .. } | Framing::Pending { .. } => self.next_request(length),
+            Framing::Request { left, answered, .. } => self.next_of_request(length, left, answered),
+            Framing::Boundary { .. } | Framing::Pending(_) => self.next_request(length),
             Framing::Skip { .. } => Next::Detach,
         }
     }
@@ -76,12 +76,17 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         }
         let closed = self.flags.input_closed;
         let queues = self.queues();
+        let Framing::Request { head, .. } = queues.framing else { return Next::Detach };
         let there = (queues.input.len() as u64).min(left) as usize;
         if there == 0 || there < length {
             return if closed { Next::Closed } else { Next::Wait };
         }
-        let count = if length == 0 { there } else { length };
-        queues.framing = Framing::Request { left: left - count as u64, answered };
+        // The head comes alone. What ejabberd_http had read beyond it and then did not want (it answers some requests
+        // without their bodies), it would take for the next request; what is still here is dropped then.
+        let most = if head > 0 { there.min(head as usize) } else { there };
+        let count = if length == 0 { most } else { length };
+        let head = head.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        queues.framing = Framing::Request { head, left: left - count as u64, answered };
         Next::Data(Data::Bytes(queues.input.take(count)))
     }
 
@@ -95,9 +100,9 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
 
     fn next_request(&mut self, length: usize) -> Next<C> {
         match self.request() {
-            Request::Complete(total) if length == 0 => {
-                self.queues().framing = Framing::Request { left: total, answered: false };
-                self.next_of_request(0, total, false)
+            Request::Complete(size) if length == 0 => {
+                self.queues().framing = Framing::unread(size);
+                self.next_of_request(0, size.total, false)
             }
             _ => Next::Detach,
         }
@@ -108,7 +113,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         let queues = self.queues();
         let all = queues.input.len() as u64;
         match queues.framing {
-            Framing::Pending { total } if all >= total => Request::Complete(total),
+            Framing::Pending(size) if all >= size.total => Request::Complete(size),
             Framing::Boundary { scanned } if all > 0 => self.parse_request(scanned),
             _ => Request::Partial,
         }
@@ -135,11 +140,12 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         let Some(total) = body.checked_add(head.len as u64) else {
             return Request::Bad("request length out of range");
         };
+        let size = Size { head: head.len as u32, total }; // a head is below 2^32
         if body <= SMALL_BODY && (all as u64) < total {
-            queues.framing = Framing::Pending { total };
+            queues.framing = Framing::Pending(size);
             return Request::Partial;
         }
-        Request::Complete(total)
+        Request::Complete(size)
     }
 
     /// Drops what is there of the rest of a request that nobody reads.

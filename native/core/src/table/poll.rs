@@ -77,8 +77,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         slot.finish_request();
         let next = slot.request();
-        if let Request::Complete(total) = next {
-            slot.queues().framing = Framing::Request { left: total, answered: false };
+        if let Request::Complete(size) = next {
+            slot.queues().framing = Framing::unread(size);
             shard.set_owner(place, None);
         } else {
             shard.detach(place);
@@ -103,7 +103,9 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
     fn whole_request(&self) -> Option<usize> {
         let queues = self.queues.as_ref()?;
         match queues.framing {
-            Framing::Request { left, answered: false } if left > 0 && left <= queues.input.len() as u64 => {
+            Framing::Request { left, answered: false, .. }
+                if left > 0 && left <= queues.input.len() as u64 =>
+            {
                 Some(left as usize) // no more than the queue holds
             }
             _ => None,
@@ -131,7 +133,7 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
             return None;
         }
         let request = queues.input.take_joined(total);
-        queues.framing = Framing::Request { left: 0, answered: false };
+        queues.framing = Framing::Request { head: 0, left: 0, answered: false };
         self.flags.polled = true;
         Some((request, whole))
     }

@@ -29,18 +29,34 @@ pub(super) enum Framing {
     /// Between two requests; so many bytes of the next head were searched for its end.
     Boundary { scanned: usize },
     /// Between two requests; the head of the next one is there, its body, with the head so many bytes, is not yet.
-    Pending { total: u64 },
-    /// In a request of which so many bytes were not read yet.
-    Request { left: u64, answered: bool },
+    Pending(Size),
+    /// In a request of which so many bytes were not read yet, with so many of its head among them.
+    Request { head: u32, left: u64, answered: bool },
     /// Dropping the rest of a request that was answered without being read.
     Skip { left: u64 },
+}
+
+/// Bytes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Of its head.
+    pub(super) head: u32,
+    /// Of head and body.
+    pub(super) total: u64,
+}
+
+impl Framing {
+    /// At the start of a request.
+    pub(super) const fn unread(size: Size) -> Self {
+        Self::Request { head: size.head, left: size.total, answered: false }
+    }
 }
 
 impl Flags {
     /// The framing of a connection of which nothing is queued.
     pub(super) const fn at_rest(self) -> Framing {
         match (self.http, self.polled) {
-            (true, true) => Framing::Request { left: 0, answered: false },
+            (true, true) => Framing::Request { head: 0, left: 0, answered: false },
             (true, false) => Framing::Boundary { scanned: 0 },
             (false, _) => Framing::Stream,
         }

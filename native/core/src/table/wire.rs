@@ -456,8 +456,8 @@ fn due<P: Copy + Eq + Hash, C: Chunk>(shard: &mut Shard<P, C>, place: u32) -> Re
         return Request::Partial;
     }
     let request = slot.request();
-    if let Request::Complete(total) = request {
-        slot.queues().framing = Framing::Request { left: total, answered: false };
+    if let Request::Complete(size) = request {
+        slot.queues().framing = Framing::unread(size);
         slot.flags.started = true;
     }
     request

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use megaphone_core::client::{Client, Io};
+use megaphone_core::client::{Client, Io, Refusal};
 use megaphone_core::limits;
 use megaphone_core::link::{CloseReason, Frame, ReadyMode};
 
@@ -63,7 +63,7 @@ impl Io for World {
     fn crowded(&self) -> bool {
         false
     }
-    fn refused(&mut self, status: u16) {
+    fn refused(&mut self, _refusal: Refusal, status: u16) {
         self.refused.push(status);
     }
 }

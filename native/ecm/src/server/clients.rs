@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{ACCEPTS, SWEEPS, Server, TICK};
 use crate::context::Context;
 use crate::link::Link;
-use crate::slab::Bits;
+use crate::slab::{self, Bits};
 
 impl Server {
     pub(super) fn client_event(&mut self, id: u64, event: &Event) {
@@ -66,7 +66,7 @@ impl Server {
         call: impl FnOnce(&mut Client, &mut dyn Io),
     ) {
         let crowded = self.held >= self.config.max_held;
-        let tick = self.tick();
+        let (tick, millis) = (self.tick(), self.millis());
         let Some(slot) = self.slab.at(index) else { return };
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
@@ -75,9 +75,15 @@ impl Server {
         let place = if was_open { Some(slot.link) } else { self.links.best() };
         let mut context = Context {
             id,
+            index,
             stream,
             link: place.and_then(|place| self.links.get(place)),
             counters: &mut self.counters,
+            guard: &mut self.guard,
+            refusal_log: &mut self.refusal_log,
+            now: self.now,
+            millis,
+            is_trusted: slot.bits.has(Bits::TRUSTED),
             answers_close,
             crowded,
             failed: false,
@@ -91,17 +97,34 @@ impl Server {
                 if was_open { link.connections.saturating_sub(1) } else { link.connections + 1 };
         }
         slot.link = place.unwrap_or(slot.link);
+        let new_id = context.id;
         self.held = self.held.saturating_sub(before) + slot.client.heap();
         if slot.client.is_closed() {
-            self.slab.remove(index);
-            return;
+            return self.free(index);
         }
-        let timer = slot.client.timer();
+        let timer = if slot.bits.has(Bits::PREFACE) { Timer::Head } else { slot.client.timer() };
         if timer != slot.timer || (progress && timer.restarts()) {
             slot.timer = timer;
             slot.deadline = tick.saturating_add(self.config.ticks(timer));
         }
+        if new_id != id {
+            self.rename(index, new_id);
+        }
         self.schedule(index);
+    }
+
+    /// The client is known by another id from now on. What the kernel has told under the old one and was not looked at
+    /// yet it tells again, since the descriptor is registered anew.
+    fn rename(&mut self, index: u32, id: u64) {
+        let Some(slot) = self.slab.at(index) else { return };
+        slot.rename(id);
+        // The queue has it under the old id.
+        slot.bits.set(Bits::QUEUED, false);
+        let Some(stream) = &mut slot.stream else { return };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().reregister(stream, Token(id as usize), interest).is_err() {
+            self.with(index, false, Client::gone);
+        }
     }
 
     pub(super) fn accept(&mut self) {
@@ -112,11 +135,15 @@ impl Server {
             if !self.acceptable || self.accept_after.is_some() || !self.has_room() {
                 return;
             }
+            if !self.may_accept() {
+                return;
+            }
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     self.accept_complained = false;
-                    self.welcome(stream);
+                    self.guard.accepted(self.millis());
+                    self.welcome(stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.acceptable = false,
                 // The client left before it was accepted.
@@ -143,25 +170,25 @@ impl Server {
         }
     }
 
-    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream) {
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
         // Answers must not wait for more to send; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
         self.counters.accepted += 1;
         let mut id = self.slab.insert(stream);
         let Some(index) = self.slab.find(id) else { return };
         let Some(slot) = self.slab.at(index) else { return };
-        if self.links.iter().any(|link| link.closing.contains(&id)) {
+        while self.links.iter().any(|link| link.closing.contains(&id)) {
             // The generation has gone round, and a node has not answered the close of 2^32 uses ago.
-            slot.renew();
-            id = slot.id(index);
+            id = slab::next(id);
         }
+        slot.rename(id);
         let Some(stream) = &mut slot.stream else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(stream, Token(id as usize), interest) {
             self.slab.remove(index);
             return self.pause_accept(&error);
         }
-        self.with(index, false, |_, _| {});
+        self.admit(index, peer);
         if self.slab.len() == self.config.max_clients {
             warn!("{} clients, the most allowed: further ones wait", self.slab.len());
         }
@@ -204,7 +231,11 @@ impl Server {
                 // A short read has emptied the socket; what comes later is told by another event.
                 let more = count == room || slot.bits.has(Bits::ENDED);
                 slot.bits.set(Bits::READABLE, more);
-                self.with(index, true, |client, io| client.input(&scratch[..count], io));
+                if slot.bits.has(Bits::PREFACE) {
+                    self.preface(index, &scratch[..count]);
+                } else {
+                    self.with(index, true, |client, io| client.input(&scratch[..count], io));
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 slot.bits.set(Bits::READABLE, false);
@@ -222,6 +253,7 @@ impl Server {
         }
         self.swept = self.now;
         let tick = self.tick();
+        self.guard.sweep(SWEEPS, self.millis());
         let slots = self.slab.capacity();
         for _ in 0..slots.div_ceil(SWEEPS) {
             self.sweep_at = if self.sweep_at + 1 < slots { self.sweep_at + 1 } else { 0 };
@@ -236,6 +268,7 @@ impl Server {
             match self.slab.at(index) {
                 // Nobody reads the client: it is not to blame.
                 Some(slot) if unread => slot.deadline = tick.saturating_add(self.config.ticks(slot.timer)),
+                Some(slot) if slot.bits.has(Bits::PREFACE) => self.late_preface(index),
                 _ => self.with(index, false, Client::timeout),
             }
         }

@@ -3,6 +3,7 @@
 //! Each turn: wait; accept; work off the links' frames; read each client that has something once, in turn, as long as
 //! its link takes it; look for passed time limits in a part of the slots; write the links.
 
+mod admit;
 mod clients;
 mod node;
 
@@ -21,8 +22,10 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::context::Counters;
+use crate::guard::Guard;
 use crate::link::Link;
 use crate::links::Links;
+use crate::refusals::RefusalLog;
 use crate::slab::Slab;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
@@ -71,6 +74,10 @@ pub(crate) struct Server {
     sweep_at: usize,
     stop_by: Option<Instant>,
     counters: Counters,
+    guard: Guard,
+    refusal_log: RefusalLog,
+    /// When it was said last that new clients wait.
+    pace_said: Option<Instant>,
     reported: (Instant, Counters),
 }
 
@@ -95,6 +102,9 @@ impl Server {
             shutdown,
             slab: Slab::default(),
             links: Links::new(&config, &waker, now),
+            guard: Guard::new(config.guard.clone()),
+            refusal_log: RefusalLog::default(),
+            pace_said: None,
             config,
             queue: VecDeque::new(),
             acceptable: false,
@@ -146,8 +156,8 @@ impl Server {
         if self.now < at + REPORT {
             return;
         }
-        if self.counters.refused() != before.refused() {
-            warn!("requests were refused or timed out; {}", self.counters);
+        if self.counters.refusals.all() != before.refusals.all() {
+            warn!("clients were refused; {}", self.counters);
         }
         self.reported = (self.now, self.counters);
     }
@@ -183,6 +193,11 @@ impl Server {
 
     fn tick(&self) -> u32 {
         ticks(self.now - self.started)
+    }
+
+    /// Milliseconds since the start, for buckets: they wrap.
+    fn millis(&self) -> u32 {
+        (self.now - self.started).as_millis() as u32
     }
 
     fn stop(&mut self) {

@@ -65,6 +65,11 @@ impl Ecm {
         Node::new(stream)
     }
 
+    /// A client that connects from this address of the machine: any of 127.0.0.0/8.
+    pub fn client_from(&self, ip: [u8; 4]) -> Client {
+        Client::new(connect_from(ip, self.address))
+    }
+
     pub fn client(&self) -> Client {
         Client::new(TcpStream::connect(self.address).unwrap())
     }
@@ -88,6 +93,15 @@ impl Drop for Ecm {
             self.join();
         }
     }
+}
+
+/// As `TcpStream::connect`, from a given address.
+pub fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+    connect(&socket, &to).unwrap();
+    TcpStream::from(socket)
 }
 
 pub fn hello(window: u32) -> Frame<'static> {
@@ -295,7 +309,7 @@ impl Client {
         assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got:?}");
         assert!(got.contains("Access-Control-Allow-Origin: *\r\n"));
         assert!(got.contains("Connection: close\r\n"));
-        assert_eq!(got.contains("Retry-After: "), status == 503);
+        assert_eq!(got.contains("Retry-After: "), matches!(status, 429 | 503));
         got
     }
 }

@@ -2,7 +2,7 @@
 
 use megaphone_core::client::Timer;
 use megaphone_core::http::{parse, response};
-use megaphone_core::limits::{MAX_CHUNKED_BODY, MAX_HEAD, SMALL_BODY};
+use megaphone_core::limits::{MAX_BODY, MAX_CHUNKED_BODY, MAX_HEAD, SMALL_BODY};
 use megaphone_core::link::{CloseReason, ReadyMode};
 
 use super::world::World;
@@ -133,6 +133,8 @@ impl Model {
         };
         if world.crowded {
             return self.refuse(503, is_head, CloseReason::Limit);
+        } else if matches!(self.request.framing, Framing::Length(length) if length > MAX_BODY) {
+            return self.refuse(413, is_head, CloseReason::Protocol);
         } else if self.request.most() > window as usize / 2 {
             return self.refuse(431, is_head, CloseReason::Protocol);
         }

@@ -19,7 +19,7 @@ const WORDS: [&str; 24] = [
     "POST /none HTTP/1.1\r\nHost: a\r\n\r\n",
     "HEAD /body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
     "PUT /long HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n",
-    "PUT /endless HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 18446744073709551615\r\n\r\n",
+    "PUT /endless HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 104857600\r\n\r\n",
     "DELETE / HTTP/1.1\r\n",
     "Host: a\r\n",
     "Connection: close\r\n",

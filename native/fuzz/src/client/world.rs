@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use megaphone_core::client::Io;
+use megaphone_core::client::{Io, Refusal};
 use megaphone_core::limits::{DATA_CHUNK, WINDOW};
 use megaphone_core::link::{CloseReason, Frame, Kind, Open};
 
@@ -115,7 +115,7 @@ impl Io for World {
         self.crowded
     }
 
-    fn refused(&mut self, status: u16) {
+    fn refused(&mut self, _refusal: Refusal, status: u16) {
         self.refused.push(status);
     }
 }
