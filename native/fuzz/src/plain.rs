@@ -1,7 +1,10 @@
 //! Readers as simple as can be, of what is all there: what the core does piece by piece is compared with them.
 
+use std::net::{IpAddr, SocketAddr};
+
 use megaphone_core::http::chunked::ChunkError;
-use megaphone_core::limits::{MAX_CHUNK_OVERHEAD, MAX_HEADERS};
+use megaphone_core::limits::{MAX_CHUNK_OVERHEAD, MAX_HEADERS, PROXY_V1_LINE, PROXY_V2_LENGTH};
+use megaphone_core::peer::proxy::Source;
 
 /// The body of a chunked request at the start of `input`, at most `limit` bytes, and where it ends; `None` if it is
 /// not all there.
@@ -228,4 +231,49 @@ pub fn check_answer(answer: &[u8], status: u16, is_head: Option<bool>) {
         Some(false) => assert!(whole, "not a whole answer: {text}"),
         None => assert!(whole || left_out, "{text}"),
     }
+}
+
+/// A whole, valid PROXY header at the start of `input`: where it ends, and for whom it is. `None` for anything else.
+pub fn proxy(input: &[u8]) -> Option<(usize, Source)> {
+    if input.starts_with(b"PROXY ") {
+        let end = input.windows(2).position(|two| two == b"\r\n")?;
+        let line = str::from_utf8(&input[..end]).ok().filter(|line| line.len() <= PROXY_V1_LINE - 2)?;
+        if line.contains(['\r', '\n']) {
+            return None;
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        let source = match words[1..] {
+            ["UNKNOWN", ..] => Source::Peer,
+            [family @ ("TCP4" | "TCP6"), client, local, client_port, local_port] => {
+                let address =
+                    |word: &str| word.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == (family == "TCP4"));
+                let port = |word: &str| word.parse::<u16>().ok().filter(|port| port.to_string() == word);
+                (address(local)?, port(local_port)?);
+                Source::Client(SocketAddr::new(address(client)?.to_canonical(), port(client_port)?))
+            }
+            _ => return None,
+        };
+        return Some((end + 2, source));
+    }
+    let fixed: &[u8; 16] = input.first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+    if !fixed.starts_with(b"\r\n\r\n\0\r\nQUIT\n") || length > PROXY_V2_LENGTH {
+        return None;
+    }
+    let rest = input.get(16..16 + length)?;
+    let source = match (fixed[12], fixed[13]) {
+        (0x20, _) | (0x21, 0) => Source::Peer,
+        (0x21, 0x31) if length >= 216 => Source::Peer,
+        (0x21, 0x11) if length >= 12 => {
+            let ip: [u8; 4] = rest[..4].try_into().ok()?;
+            Source::Client(SocketAddr::new(ip.into(), u16::from_be_bytes([rest[8], rest[9]])))
+        }
+        (0x21, 0x21) if length >= 36 => {
+            let ip: [u8; 16] = rest[..16].try_into().ok()?;
+            let ip = IpAddr::from(ip).to_canonical();
+            Source::Client(SocketAddr::new(ip, u16::from_be_bytes([rest[32], rest[33]])))
+        }
+        _ => return None,
+    };
+    Some((16 + length, source))
 }
