@@ -164,7 +164,7 @@ client_dies_in_an_answer(Config) ->
 %% ---- connection managers ---------------------------------------------------------------------------------------
 
 connection_manager_stops(Config) ->
-    %% SIGTERM ends a connection manager within its time, with status 0, and nothing is left of its clients.
+    %% SIGINT ends a connection manager within its time, with status 0, and nothing is left of its clients.
     Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
     ?assertMatch({0, _}, megaphone_test_program:stop(proplists:get_value(ecm, Config))),
     ok = assert_only_links(Config, 0),

@@ -81,10 +81,10 @@ await_exit(Program) ->
     after ?PROGRAM_TIMEOUT -> error({program_does_not_end, output(Program)})
     end.
 
-%% Asks it to end, as an operator does, and waits for it.
+%% Asks it to end at once, as an operator does, and waits for it.
 -spec stop(program()) -> {non_neg_integer(), binary()}.
 stop(Program) ->
-    is_running(Program) andalso signal(Program, "TERM"),
+    is_running(Program) andalso signal(Program, "INT"),
     await_exit(Program).
 
 -spec run(file:filename(), [string()], options()) -> {non_neg_integer(), binary()}.

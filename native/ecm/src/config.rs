@@ -81,6 +81,8 @@ pub struct Config {
     pub link_silence: Duration,
     /// For connecting the link and for the other end's hello.
     pub link_greeting: Duration,
+    /// For requests that are held when the manager drains.
+    pub drain_timeout: Duration,
     /// For what waits when the manager stops.
     pub stop_timeout: Duration,
 }
@@ -103,6 +105,7 @@ impl Config {
             link_ping: millis(limits::LINK_PING),
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
+            drain_timeout: millis(limits::DRAIN_TIMEOUT),
             stop_timeout: millis(limits::STOP_TIMEOUT),
         }
     }
@@ -118,6 +121,7 @@ impl Config {
         seconds(&mut self.body_timeout, &file.body_timeout);
         seconds(&mut self.send_timeout, &file.send_timeout);
         seconds(&mut self.idle_timeout, &file.idle_timeout);
+        seconds(&mut self.drain_timeout, &file.drain_timeout);
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
                 warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
@@ -150,6 +154,10 @@ pub struct File {
     pub send_timeout: Option<Seconds>,
     /// Seconds between two requests.
     pub idle_timeout: Option<Seconds>,
+    /// Seconds that held requests get after SIGTERM.
+    pub drain_timeout: Option<Seconds>,
+    /// Whether several processes share the port.
+    pub reuse_port: Option<bool>,
 }
 
 impl File {

@@ -51,6 +51,7 @@ pub(crate) struct Context<'a> {
     /// The node's close is being handled: ours answers it.
     pub(crate) answers_close: bool,
     pub(crate) crowded: bool,
+    pub(crate) draining: bool,
     /// The client's socket failed.
     pub(crate) failed: bool,
 }
@@ -105,6 +106,10 @@ impl Io for Context<'_> {
 
     fn crowded(&self) -> bool {
         self.crowded
+    }
+
+    fn draining(&self) -> bool {
+        self.draining
     }
 
     fn refused(&mut self, status: u16) {

@@ -8,6 +8,9 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`config`] | what an operator may choose |
+//! | [`listen`] | the socket that clients come to |
+//! | [`signals`] | what an operator tells a running manager |
+//! | `systemd` | what systemd is told |
 //! | `server` | the event loop |
 //! | `slab` | the client connections |
 //! | `link` | the connection to the node |
@@ -18,23 +21,28 @@
 pub mod config;
 mod context;
 mod link;
+pub mod listen;
 mod server;
+pub mod signals;
 mod slab;
+mod systemd;
 
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 
 pub use config::{Config, Server};
+pub use listen::Listener;
 
-/// Serves the clients that come to `listener`, until `shutdown` has a byte to read or its other end is closed.
+/// Serves the clients that come to `listener`, until `commands` says otherwise ([`signals::Command`]) or its other end
+/// is closed.
 ///
-/// Then no client is accepted any more, requests without an answer get 503, virtual connections are closed in the
-/// node, and what waits is written, within [`Config::stop_timeout`].
+/// Draining: no client is accepted any more, each is told to close with its next answer, and the manager ends when all
+/// have gone, or after [`Config::drain_timeout`]. Stopping: requests without an answer get 503, virtual connections are
+/// closed in the node, and what waits is written, within [`Config::stop_timeout`].
 ///
 /// # Errors
 /// What the system answers when the event loop cannot be set up or waited for. The loss of the link is no error: it is
 /// tried again, and clients get 503 meanwhile.
-pub fn run(listener: TcpListener, config: Config, shutdown: UnixStream) -> io::Result<()> {
-    server::Server::new(listener, config, shutdown)?.run()
+pub fn run(listener: impl Into<Listener>, config: Config, commands: UnixStream) -> io::Result<()> {
+    server::Server::new(listener.into(), config, commands)?.run()
 }

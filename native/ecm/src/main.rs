@@ -3,13 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use megaphone_ecm::config::{Config, File, Server, raise_descriptor_limit};
+use megaphone_ecm::{Listener, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -18,12 +17,12 @@ use tracing_subscriber::filter::LevelFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Holds the connections of chat clients (BOSH, WebSocket) in front of ejabberd and carries them over one link to its
-/// listener `module: megaphone`. Clients get 503 while ejabberd is away; SIGTERM and SIGINT stop it cleanly.
+/// listener `module: megaphone`. Clients get 503 while ejabberd is away. SIGTERM drains it, SIGINT stops it at once.
 #[derive(Parser, Debug)]
 #[command(
     version,
     after_help = "The file is TOML. Keys: listen, server, max_clients, max_held (bytes), and in seconds \
-    head_timeout, body_timeout, send_timeout, idle_timeout. What is given here wins over the file."
+    head_timeout, body_timeout, send_timeout, idle_timeout, drain_timeout; reuse_port (true or false). What is given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
@@ -67,34 +66,9 @@ fn start(arguments: &Arguments) -> Result<(), String> {
     let mut config = Config::new(server.unwrap_or_else(|| Server::Tcp("127.0.0.1:6280".to_owned())));
     config.apply(&file);
     let listen = arguments.listen.as_ref().or(file.listen.as_ref()).map_or("127.0.0.1:5280", String::as_str);
-    let listener = bind(listen)?;
-    let shutdown = on_signals().map_err(|error| format!("cannot watch signals: {error}"))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let listener = Listener::open(listen, file.reuse_port.unwrap_or_default())?;
+    let shutdown = signals::watch().map_err(|error| format!("cannot watch signals: {error}"))?;
+    let address = listener.socket.local_addr().map_err(|error| error.to_string())?;
     eprintln!("listening on {address}");
     megaphone_ecm::run(listener, config, shutdown).map_err(|error| error.to_string())
-}
-
-fn bind(listen: &str) -> Result<TcpListener, String> {
-    let address: SocketAddr = listen
-        .parse()
-        .map_err(|_| format!("`{}` is no address and port, as in 0.0.0.0:5280", listen.escape_debug()))?;
-    TcpListener::bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "{address} is in use by another program (perhaps by a running megaphone-ecm, or by ejabberd's own HTTP \
-             listener): stop that one, or choose another port with --listen"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("no permission to listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE")
-        }
-        _ => format!("cannot listen on {address}: {error}"),
-    })
-}
-
-/// A stream that becomes readable with SIGTERM or SIGINT.
-fn on_signals() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    Ok(reader)
 }

@@ -3,58 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 
+use common::program::*;
 use common::*;
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_megaphone-ecm"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn fails(arguments: &[&str]) -> String {
-    let Output { status, stderr, .. } = program(arguments).output().unwrap();
-    assert!(!status.success());
-    String::from_utf8(stderr).unwrap()
-}
-
-/// A started program, and what it writes to its log.
-struct Running(Child, BufReader<std::process::ChildStderr>);
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Self(child, log)
-    }
-
-    /// Reads the log up to a line with this text; answers what follows the text.
-    fn wait_for(&mut self, text: &str) -> String {
-        let mut line = String::new();
-        while self.1.read_line(&mut line).unwrap() > 0 {
-            if let Some((_, rest)) = line.split_once(text) {
-                return rest.trim().to_owned();
-            }
-            line.clear();
-        }
-        panic!("the program ended without saying {text:?}");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, signal).unwrap();
-}
 
 #[test]
 fn help_explains() {
@@ -83,9 +37,11 @@ fn mistakes_are_explained() {
     assert!(text.contains(&name) && text.contains("line 2") && text.contains("serve"), "{text}");
 }
 
+/// SIGINT, or SIGTERM for the second time, ends it at once: who waits for an answer gets 503.
 #[test]
 fn serves_and_stops_by_signal() {
-    for stop in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+    use rustix::process::Signal;
+    for stop in [&[Signal::TERM, Signal::TERM][..], &[Signal::INT]] {
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = node.local_addr().unwrap().to_string();
         let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
@@ -98,7 +54,12 @@ fn serves_and_stops_by_signal() {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
         let id =
             node.first("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
-        signal(&running.0, stop);
+        for (at, stop) in stop.iter().enumerate() {
+            if at > 0 {
+                running.wait_for("draining: 1 clients");
+            }
+            signal(&running.0, *stop);
+        }
         assert_eq!(node.next(), Event::Close(id, CloseReason::Shutdown));
         assert_eq!(node.next(), Event::Ended);
         client.refused(503);

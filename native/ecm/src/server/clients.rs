@@ -78,6 +78,7 @@ impl Server {
             counters: &mut self.counters,
             answers_close,
             crowded,
+            draining: self.life.is_ending(),
             failed: false,
         };
         call(&mut slot.client, &mut context);
@@ -124,7 +125,7 @@ impl Server {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.listener.is_some() && self.slab.len() < self.config.max_clients
+        self.listener.is_some() && !self.life.is_starting() && self.slab.len() < self.config.max_clients
     }
 
     /// Out of descriptors or memory: trying again at once would only burn the processor.

@@ -4,15 +4,16 @@
 //! the link takes it; look for passed time limits in a part of the slots; write the link.
 
 mod clients;
+mod drain;
 mod node;
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaphone_core::client::{Client, Timer};
+use megaphone_core::client::Timer;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -21,7 +22,9 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::context::Counters;
 use crate::link::Link;
+use crate::listen::Listener;
 use crate::slab::Slab;
+use drain::Life;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
 const LISTENER: Token = Token(usize::MAX);
@@ -70,17 +73,14 @@ pub(crate) struct Server {
     now: Instant,
     swept: Instant,
     sweep_at: usize,
-    stop_by: Option<Instant>,
+    life: Life,
     counters: Counters,
     reported: (Instant, Counters),
 }
 
 impl Server {
-    pub(crate) fn new(
-        listener: std::net::TcpListener,
-        config: Config,
-        shutdown: StdUnixStream,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(listener: Listener, config: Config, shutdown: StdUnixStream) -> io::Result<Self> {
+        let Listener { socket: listener, origin } = listener;
         let poll = Poll::new()?;
         listener.set_nonblocking(true)?;
         shutdown.set_nonblocking(true)?;
@@ -110,7 +110,7 @@ impl Server {
             now,
             swept: now,
             sweep_at: 0,
-            stop_by: None,
+            life: Life::new(origin, now),
             counters: Counters::default(),
             reported: (now, Counters::default()),
         })
@@ -138,6 +138,7 @@ impl Server {
             self.read_link();
             self.read_clients();
             self.sweep();
+            self.live();
             self.report();
         }
         info!("stopped; {}", self.counters);
@@ -163,7 +164,7 @@ impl Server {
             return Some(Duration::ZERO);
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
-        [sweep, self.link.deadline(), self.accept_after, self.stop_by]
+        [sweep, self.link.deadline(), self.accept_after, self.life.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -174,7 +175,7 @@ impl Server {
         match event.token() {
             LISTENER => self.acceptable = true,
             LINK => self.link_readable |= event.is_readable() || event.is_read_closed() || event.is_error(),
-            SHUTDOWN => self.stop(),
+            SHUTDOWN => self.control(),
             WAKER => {}
             Token(id) => self.client_event(id as u64, event),
         }
@@ -182,35 +183,6 @@ impl Server {
 
     fn tick(&self) -> u32 {
         ticks(self.now - self.started)
-    }
-
-    fn stop(&mut self) {
-        // Edge-triggered: read or not, it is told once; a second signal changes nothing.
-        let _ = self.shutdown.read(&mut [0; 16]);
-        if self.stop_by.is_some() {
-            return;
-        }
-        info!("stopping: {} clients", self.slab.len());
-        self.stop_by = Some(self.now + self.config.stop_timeout);
-        self.listener = None;
-        for index in 0..self.slab.capacity() {
-            // Indexes are below 2^32.
-            self.with(index as u32, false, Client::stop);
-        }
-    }
-
-    /// Whether a stopping manager has nothing left to write.
-    fn is_finished(&mut self) -> bool {
-        let Some(by) = self.stop_by else { return false };
-        if Instant::now() >= by {
-            warn!("stopping took too long: {} clients are cut off", self.slab.len());
-            return true;
-        }
-        if self.link.window().is_some() && self.link.pending() > 0 {
-            return false;
-        }
-        (0..self.slab.capacity())
-            .all(|index| self.slab.at(index as u32).is_none_or(|slot| slot.client.pending() == 0))
     }
 }
 

@@ -24,6 +24,7 @@ impl Server {
 
     pub(super) fn lose_link(&mut self, why: &str) {
         self.link_readable = false;
+        self.life.link_tried(self.now);
         if !self.link.lose(why, self.now) {
             return;
         }
