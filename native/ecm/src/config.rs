@@ -1,6 +1,7 @@
 //! What an operator may choose, and the checked reading of it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct Config {
     pub link_greeting: Duration,
     /// For requests that are held when the manager drains.
     pub drain_timeout: Duration,
+    /// Where metrics and health can be asked for.
+    pub admin: Option<SocketAddr>,
     /// For what waits when the manager stops.
     pub stop_timeout: Duration,
 }
@@ -106,6 +109,7 @@ impl Config {
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
             drain_timeout: millis(limits::DRAIN_TIMEOUT),
+            admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),
         }
     }
@@ -127,6 +131,9 @@ impl Config {
                 warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
             }
             self.max_clients = count.min(self.max_clients);
+        }
+        if let Some(Admin(address)) = file.admin {
+            self.admin = Some(address);
         }
         if let Some(Count(bytes)) = file.max_held {
             self.max_held = bytes;
@@ -158,6 +165,46 @@ pub struct File {
     pub drain_timeout: Option<Seconds>,
     /// Whether several processes share the port.
     pub reuse_port: Option<bool>,
+    /// Where metrics and health can be asked for.
+    pub admin: Option<Admin>,
+}
+
+/// An admin address: a port alone is one of 127.0.0.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PortOrAddress")]
+pub struct Admin(pub SocketAddr);
+
+/// In a file the port alone may be a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PortOrAddress {
+    Port(i64),
+    Address(String),
+}
+
+impl TryFrom<PortOrAddress> for Admin {
+    type Error = String;
+
+    fn try_from(given: PortOrAddress) -> Result<Self, String> {
+        match given {
+            PortOrAddress::Port(port) => port.to_string().parse(),
+            PortOrAddress::Address(text) => text.parse(),
+        }
+    }
+}
+
+impl FromStr for Admin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let local = text.parse::<u16>().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        local.or_else(|_| text.parse()).map(Self).map_err(|_| {
+            format!(
+                "`{}` is neither a port nor an address and port, as in 127.0.0.1:9280",
+                text.escape_debug()
+            )
+        })
+    }
 }
 
 impl File {

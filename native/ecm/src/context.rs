@@ -10,12 +10,14 @@ use megaphone_core::link::Frame;
 use mio::net::TcpStream;
 
 use crate::link::Link;
+use crate::metrics::Traffic;
+use crate::server::figures::Told;
 
 /// What happened since the start, for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: u64,
-    opened: u64,
+    pub(crate) opened: u64,
     /// Requests answered here with 4xx, save 408.
     malformed: u64,
     /// Requests answered here with 408.
@@ -25,6 +27,14 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// The reasons that [`Counters::by_reason`] counts by, in its order.
+    pub(crate) const REASONS: [&'static str; 3] = ["malformed", "timeout", "unserved"];
+
+    /// How many were refused, for each reason.
+    pub(crate) fn by_reason(&self) -> [u64; Self::REASONS.len()] {
+        [self.malformed, self.timed_out, self.unserved]
+    }
+
     pub(crate) fn refused(&self) -> u64 {
         self.malformed + self.timed_out + self.unserved
     }
@@ -48,6 +58,8 @@ pub(crate) struct Context<'a> {
     /// Ids whose close we sent and whose close from the node is awaited.
     pub(crate) closing: &'a mut HashSet<u64>,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) traffic: &'a mut Traffic,
+    pub(crate) told: Told,
     /// The node's close is being handled: ours answers it.
     pub(crate) answers_close: bool,
     pub(crate) crowded: bool,
@@ -87,7 +99,10 @@ impl Io for Context<'_> {
         }
         loop {
             match (&mut &*self.stream).write(bytes) {
-                Ok(count) => return count,
+                Ok(count) => {
+                    self.traffic.bytes_out += count as u64;
+                    return count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 Err(_) => {
@@ -106,6 +121,15 @@ impl Io for Context<'_> {
 
     fn crowded(&self) -> bool {
         self.crowded
+    }
+
+    fn requested(&mut self) {
+        self.traffic.requests += 1;
+        self.told.requested = true;
+    }
+
+    fn answered(&mut self) {
+        self.told.answered = true;
     }
 
     fn draining(&self) -> bool {

@@ -14,14 +14,18 @@
 //! | `server` | the event loop |
 //! | `slab` | the client connections |
 //! | `link` | the connection to the node |
+//! | `metrics` | what is counted and measured |
+//! | `admin` | the address that tells it |
 //! | `context` | what a client's state machine sees of the loop |
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod config;
 mod context;
 mod link;
 pub mod listen;
+mod metrics;
 mod server;
 pub mod signals;
 mod slab;
@@ -29,6 +33,7 @@ mod systemd;
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 pub use config::{Config, Server};
 pub use listen::Listener;
@@ -41,8 +46,10 @@ pub use listen::Listener;
 /// closed in the node, and what waits is written, within [`Config::stop_timeout`].
 ///
 /// # Errors
-/// What the system answers when the event loop cannot be set up or waited for. The loss of the link is no error: it is
+/// What the system answers when the admin address cannot be had, or the event loop not be set up or waited for. The loss of the link is no error: it is
 /// tried again, and clients get 503 meanwhile.
 pub fn run(listener: impl Into<Listener>, config: Config, commands: UnixStream) -> io::Result<()> {
-    server::Server::new(listener.into(), config, commands)?.run()
+    let shared = Arc::new(metrics::Shared::new(config.max_clients, config.max_held));
+    let _admin = config.admin.map(|address| admin::Admin::start(address, Arc::clone(&shared))).transpose()?;
+    server::Server::new(listener.into(), config, commands, shared)?.run()
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use megaphone_ecm::config::{Config, File, Server, raise_descriptor_limit};
+use megaphone_ecm::config::{Admin, Config, File, Server, raise_descriptor_limit};
 use megaphone_ecm::{Listener, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -22,7 +22,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(
     version,
     after_help = "The file is TOML. Keys: listen, server, max_clients, max_held (bytes), and in seconds \
-    head_timeout, body_timeout, send_timeout, idle_timeout, drain_timeout; reuse_port (true or false). What is given here wins over the file."
+    head_timeout, body_timeout, send_timeout, idle_timeout, drain_timeout; reuse_port (true or false), admin. What is given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
@@ -31,6 +31,9 @@ struct Arguments {
     /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]
     #[arg(long, value_name = "SERVER")]
     server: Option<Server>,
+    /// Where metrics and health are told: a port of 127.0.0.1, or ADDR:PORT [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<Admin>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -65,6 +68,9 @@ fn start(arguments: &Arguments) -> Result<(), String> {
     let server = arguments.server.clone().or_else(|| file.server.clone());
     let mut config = Config::new(server.unwrap_or_else(|| Server::Tcp("127.0.0.1:6280".to_owned())));
     config.apply(&file);
+    if let Some(Admin(address)) = arguments.admin {
+        config.admin = Some(address);
+    }
     let listen = arguments.listen.as_ref().or(file.listen.as_ref()).map_or("127.0.0.1:5280", String::as_str);
     let listener = Listener::open(listen, file.reuse_port.unwrap_or_default())?;
     let shutdown = signals::watch().map_err(|error| format!("cannot watch signals: {error}"))?;

@@ -51,6 +51,8 @@ pub fn refuse(error: HeadError, out: &mut Vec<u8>) {
 pub fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",

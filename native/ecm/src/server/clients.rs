@@ -9,8 +9,10 @@ use mio::event::Event;
 use mio::{Interest, Token};
 use tracing::warn;
 
+use super::figures::{self, Told};
 use super::{ACCEPTS, SWEEPS, Server, TICK};
 use crate::context::Context;
+use crate::metrics::State;
 use crate::slab::Bits;
 
 impl Server {
@@ -65,17 +67,20 @@ impl Server {
         call: impl FnOnce(&mut Client, &mut dyn Io),
     ) {
         let crowded = self.held >= self.config.max_held;
-        let tick = self.tick();
+        let (tick, stamp) = (self.tick(), self.stamp());
         let Some(slot) = self.slab.at(index) else { return };
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
         let before = slot.client.heap();
+        let state = figures::state(slot);
         let mut context = Context {
             id,
             stream,
             link: &mut self.link,
             closing: &mut self.closing,
             counters: &mut self.counters,
+            traffic: &mut self.traffic,
+            told: Told::default(),
             answers_close,
             crowded,
             draining: self.life.is_ending(),
@@ -85,13 +90,23 @@ impl Server {
         if context.failed {
             slot.client.gone(&mut context);
         }
+        let told = context.told;
         self.held = self.held.saturating_sub(before) + slot.client.heap();
+        if let Some(state) = state {
+            self.traffic.moved(state, figures::state(slot));
+        }
+        if let Some(span) = figures::waited(slot, told, stamp) {
+            self.traffic.latency.observe(span);
+        }
         if slot.client.is_closed() {
             self.slab.remove(index);
             return;
         }
         let timer = slot.client.timer();
-        if timer != slot.timer || (progress && timer.restarts()) {
+        if timer == Timer::None {
+            slot.deadline = figures::waiting_since(slot, told, stamp);
+            slot.timer = timer;
+        } else if timer != slot.timer || (progress && timer.restarts()) {
             slot.timer = timer;
             slot.deadline = tick.saturating_add(self.config.ticks(timer));
         }
@@ -131,6 +146,7 @@ impl Server {
     /// Out of descriptors or memory: trying again at once would only burn the processor.
     pub(super) fn pause_accept(&mut self, error: &io::Error) {
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(limits::ACCEPT_PAUSE)));
+        self.traffic.accept_pauses += 1;
         if !self.accept_complained {
             self.accept_complained = true;
             warn!("cannot accept clients: {error}; trying on ({} clients now)", self.slab.len());
@@ -141,6 +157,7 @@ impl Server {
         // Answers must not wait for more to send; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
         self.counters.accepted += 1;
+        self.traffic.came();
         let mut id = self.slab.insert(stream);
         let Some(index) = self.slab.find(id) else { return };
         let Some(slot) = self.slab.at(index) else { return };
@@ -153,6 +170,7 @@ impl Server {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(stream, Token(id as usize), interest) {
             self.slab.remove(index);
+            self.traffic.moved(State::Idle, None);
             return self.pause_accept(&error);
         }
         self.with(index, false, |_, _| {});
@@ -189,6 +207,7 @@ impl Server {
         match stream.read(&mut scratch[..room]) {
             Ok(0) => self.with(index, false, Client::eof),
             Ok(count) => {
+                self.traffic.bytes_in += count as u64;
                 // A short read has emptied the socket; what comes later is told by another event.
                 let more = count == room || slot.bits.has(Bits::ENDED);
                 slot.bits.set(Bits::READABLE, more);

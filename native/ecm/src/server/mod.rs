@@ -5,6 +5,7 @@
 
 mod clients;
 mod drain;
+pub(crate) mod figures;
 mod node;
 
 use std::collections::{HashSet, VecDeque};
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::context::Counters;
 use crate::link::Link;
 use crate::listen::Listener;
+use crate::metrics::{Shared, Traffic};
 use crate::slab::Slab;
 use drain::Life;
 
@@ -75,11 +77,18 @@ pub(crate) struct Server {
     sweep_at: usize,
     life: Life,
     counters: Counters,
+    traffic: Traffic,
+    shared: Arc<Shared>,
     reported: (Instant, Counters),
 }
 
 impl Server {
-    pub(crate) fn new(listener: Listener, config: Config, shutdown: StdUnixStream) -> io::Result<Self> {
+    pub(crate) fn new(
+        listener: Listener,
+        config: Config,
+        shutdown: StdUnixStream,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         let Listener { socket: listener, origin } = listener;
         let poll = Poll::new()?;
         listener.set_nonblocking(true)?;
@@ -112,6 +121,8 @@ impl Server {
             sweep_at: 0,
             life: Life::new(origin, now),
             counters: Counters::default(),
+            traffic: Traffic::default(),
+            shared,
             reported: (now, Counters::default()),
         })
     }
@@ -124,6 +135,7 @@ impl Server {
             if self.is_finished() {
                 break;
             }
+            self.publish();
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,

@@ -28,6 +28,7 @@ impl Server {
         if !self.link.lose(why, self.now) {
             return;
         }
+        self.traffic.links_lost += 1;
         self.closing = HashSet::new();
         for index in 0..self.slab.capacity() {
             // Indexes are below 2^32.
