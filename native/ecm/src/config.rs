@@ -10,6 +10,8 @@ use megaphone_core::limits;
 use serde::Deserialize;
 use tracing::warn;
 
+use crate::options::{Listen, LogFormat, LogLevel};
+
 /// Where the node's listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -128,7 +130,12 @@ impl Config {
         seconds(&mut self.drain_timeout, &file.drain_timeout);
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
-                warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
+                warn!(
+                    "max_clients = {count} is more than the descriptor limit allows: {} it is (raise LimitNOFILE= of the \
+                     systemd unit, or `ulimit -Hn`, to {} at least)",
+                    self.max_clients,
+                    (count as u64).saturating_add(limits::SPARE_DESCRIPTORS)
+                );
             }
             self.max_clients = count.min(self.max_clients);
         }
@@ -142,11 +149,11 @@ impl Config {
 }
 
 /// The configuration file. Unknown keys are refused by name.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Address and port for the clients.
-    pub listen: Option<String>,
+    pub listen: Option<Listen>,
     /// The node's listener.
     pub server: Option<Server>,
     /// Most clients at a time; what the descriptor limit allows if that is less.
@@ -167,28 +174,25 @@ pub struct File {
     pub reuse_port: Option<bool>,
     /// Where metrics and health can be asked for.
     pub admin: Option<Admin>,
+    /// How much is logged.
+    pub log: Option<LogLevel>,
+    /// How the log is written.
+    pub log_format: Option<LogFormat>,
 }
 
 /// An admin address: a port alone is one of 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PortOrAddress")]
+#[serde(try_from = "toml::Value")]
 pub struct Admin(pub SocketAddr);
 
-/// In a file the port alone may be a number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PortOrAddress {
-    Port(i64),
-    Address(String),
-}
-
-impl TryFrom<PortOrAddress> for Admin {
+impl TryFrom<toml::Value> for Admin {
     type Error = String;
 
-    fn try_from(given: PortOrAddress) -> Result<Self, String> {
+    /// In a file the port alone may be a number.
+    fn try_from(given: toml::Value) -> Result<Self, String> {
         match given {
-            PortOrAddress::Port(port) => port.to_string().parse(),
-            PortOrAddress::Address(text) => text.parse(),
+            toml::Value::String(text) => text.parse(),
+            other => other.to_string().parse(),
         }
     }
 }
@@ -218,13 +222,13 @@ impl File {
         Self::parse(&text).map_err(|error| format!("in the configuration {}: {error}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 }
 
 /// A time limit in a file: 1 second to 1 day.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Seconds(u64);
 
@@ -241,7 +245,7 @@ impl TryFrom<i64> for Seconds {
 }
 
 /// A number of something, at least 1.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Count(usize);
 
@@ -299,7 +303,15 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_line_and_key() {
         for (text, parts) in [
-            ("listen = 'a:1'\nlisten_port = 3\n", ["line 2", "listen_port"]),
+            ("listen = '[::]:1'\nlisten_port = 3\n", ["line 2", "listen_port"]),
+            ("\n\nlisten = 'a:1'\n", ["line 3", "listen"]),
+            ("admin = 'here'\n", ["line 1", "here"]),
+            ("admin = 65536\n", ["line 1", "65536"]),
+            ("admin = true\n", ["line 1", "`true` is neither"]),
+            ("reuse_port = 1\n", ["line 1", "reuse_port"]),
+            ("log = 'loud'\n", ["line 1", "loud"]),
+            ("log_format = 'xml'\n", ["line 1", "xml"]),
+            ("drain_timeout = 0\n", ["line 1", "drain_timeout"]),
             ("\nidle_timeout = 0\n", ["line 2", "idle_timeout"]),
             ("idle_timeout = 86401\n", ["line 1", "86401"]),
             ("max_clients = -1\n", ["line 1", "max_clients"]),
@@ -311,6 +323,15 @@ mod tests {
                 assert!(error.contains(part), "{part}: {error}");
             }
         }
+    }
+
+    /// A port alone is one of the loopback address, as a number or a text.
+    #[test]
+    fn admin_addresses_are_local_unless_told() {
+        let admin = |text: &str| File::parse(text).unwrap().admin.unwrap().0.to_string();
+        assert_eq!(admin("admin = 9280"), "127.0.0.1:9280");
+        assert_eq!(admin("admin = '9280'"), "127.0.0.1:9280");
+        assert_eq!(admin("admin = '[::]:9280'"), "[::]:9280");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`config`] | what an operator may choose |
+//! | [`options`] | all of it, with defaults, from file and command line |
 //! | [`listen`] | the socket that clients come to |
 //! | [`signals`] | what an operator tells a running manager |
 //! | `systemd` | what systemd is told |
@@ -26,6 +27,7 @@ mod context;
 mod link;
 pub mod listen;
 mod metrics;
+pub mod options;
 mod server;
 pub mod signals;
 mod slab;

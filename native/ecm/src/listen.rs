@@ -37,14 +37,14 @@ impl From<TcpListener> for Listener {
 
 impl Listener {
     /// Takes the socket that was handed over, by systemd or as descriptor 3 (`LISTEN_FDS=1`, `LISTEN_PID` empty or the
-    /// id of this process); else binds `listen`, an address and port.
+    /// id of this process); else binds `listen`.
     ///
     /// # Errors
     /// A text for the operator that says what to do.
-    pub fn open(listen: &str, reuse_port: bool) -> Result<Self, String> {
+    pub fn open(listen: SocketAddr, reuse_port: bool) -> Result<Self, String> {
         match Self::inherited()? {
             Some(listener) => Ok(listener),
-            None => Self::bind(parse(listen)?, reuse_port),
+            None => Self::bind(listen, reuse_port),
         }
     }
 
@@ -86,16 +86,6 @@ impl Listener {
             _ => format!("cannot listen on {address}: {error}"),
         })
     }
-}
-
-/// An address and port for clients, as in a configuration.
-///
-/// # Errors
-/// A text for the operator.
-pub fn parse(listen: &str) -> Result<SocketAddr, String> {
-    listen
-        .parse()
-        .map_err(|_| format!("`{}` is no address and port, as in 0.0.0.0:5280", listen.escape_debug()))
 }
 
 fn shared(address: SocketAddr) -> io::Result<TcpListener> {

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
-use megaphone_ecm::config::{Admin, Config, File, Server, raise_descriptor_limit};
+use clap::{Parser, Subcommand};
+use megaphone_ecm::config::{Admin, File, Server, raise_descriptor_limit};
+use megaphone_ecm::options::{Listen, LogFormat, LogLevel, Options};
 use megaphone_ecm::{Listener, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -21,13 +22,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "The file is TOML. Keys: listen, server, max_clients, max_held (bytes), and in seconds \
-    head_timeout, body_timeout, send_timeout, idle_timeout, drain_timeout; reuse_port (true or false), admin. What is given here wins over the file."
+    args_conflicts_with_subcommands = true,
+    after_help = "The file is TOML. Keys: listen, server, max_clients, max_held (bytes), in seconds head_timeout, \
+    body_timeout, send_timeout, idle_timeout, drain_timeout; reuse_port (true or false), admin, log, log_format. What is \
+    given here wins over the file."
 )]
 struct Arguments {
     /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<String>,
+    listen: Option<Listen>,
     /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]
     #[arg(long, value_name = "SERVER")]
     server: Option<Server>,
@@ -37,20 +40,47 @@ struct Arguments {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How much to log: error, warn, info, debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log: LevelFilter,
+    /// How much to log: error, warn, info, debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<LogLevel>,
+    /// How to log: text, json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Reads a configuration file and prints what would be in force; exit status 1 if something is wrong
+    Check {
+        /// Configuration file
+        file: PathBuf,
+    },
+}
+
+impl Arguments {
+    /// The file's choices, and over them those that were given here.
+    fn choices(&self) -> Result<File, String> {
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        Ok(File {
+            listen: self.listen.or(file.listen),
+            server: self.server.clone().or(file.server),
+            admin: self.admin.or(file.admin),
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+            ..file
+        })
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(arguments.log)
-        .init();
-    match start(&arguments) {
+    let result = match &arguments.command {
+        Some(Command::Check { file }) => check(file),
+        None => arguments.choices().and_then(|file| start(&file)),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("megaphone-ecm: {text}");
@@ -59,22 +89,42 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> Result<(), String> {
-    let file = arguments.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+fn check(path: &Path) -> Result<(), String> {
+    let file = File::read(path)?;
+    // For warnings; the limit that is raised is the one that `max_clients` follows from.
+    log(LevelFilter::WARN, LogFormat::Text);
+    let _ = raise_descriptor_limit();
+    print!("{}", Options::new(&file));
+    Ok(())
+}
+
+fn start(file: &File) -> Result<(), String> {
+    let level = file.log.map_or(LevelFilter::INFO, |LogLevel(level)| level);
+    log(level, file.log_format.unwrap_or_default());
     match raise_descriptor_limit() {
         Ok(limit) => info!("up to {limit} descriptors"),
         Err(error) => warn!("the limit of descriptors cannot be raised: {error}"),
     }
-    let server = arguments.server.clone().or_else(|| file.server.clone());
-    let mut config = Config::new(server.unwrap_or_else(|| Server::Tcp("127.0.0.1:6280".to_owned())));
-    config.apply(&file);
-    if let Some(Admin(address)) = arguments.admin {
-        config.admin = Some(address);
-    }
-    let listen = arguments.listen.as_ref().or(file.listen.as_ref()).map_or("127.0.0.1:5280", String::as_str);
-    let listener = Listener::open(listen, file.reuse_port.unwrap_or_default())?;
-    let shutdown = signals::watch().map_err(|error| format!("cannot watch signals: {error}"))?;
+    let options = Options::new(file);
+    let listener = Listener::open(options.listen, options.reuse_port)?;
+    let commands = signals::watch().map_err(|error| format!("cannot watch signals: {error}"))?;
     let address = listener.socket.local_addr().map_err(|error| error.to_string())?;
-    eprintln!("listening on {address}");
-    megaphone_ecm::run(listener, config, shutdown).map_err(|error| error.to_string())
+    match options.log_format {
+        // Said at any level: who starts the program may wait for it.
+        LogFormat::Text => eprintln!("listening on {address}"),
+        LogFormat::Json => info!("listening on {address}"),
+    }
+    megaphone_ecm::run(listener, options.config, commands).map_err(|error| error.to_string())
+}
+
+fn log(level: LevelFilter, format: LogFormat) {
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }

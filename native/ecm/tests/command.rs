@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::net::TcpListener;
 use std::process::Output;
 
@@ -15,7 +15,17 @@ fn help_explains() {
     let Output { status, stdout, .. } = program(&["--help"]).output().unwrap();
     assert!(status.success());
     let text = String::from_utf8(stdout).unwrap();
-    for word in ["--listen", "--server", "--config", "unix:/PATH", "idle_timeout", "SIGTERM"] {
+    for word in [
+        "--listen",
+        "--server",
+        "--config",
+        "check",
+        "--admin",
+        "--log-format",
+        "unix:/PATH",
+        "idle_timeout",
+        "SIGTERM",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }
@@ -35,6 +45,92 @@ fn mistakes_are_explained() {
     let text = fails(&["--config", &name]);
     std::fs::remove_file(&file).unwrap();
     assert!(text.contains(&name) && text.contains("line 2") && text.contains("serve"), "{text}");
+}
+
+/// `check` says what is in force, or which key of which line is wrong, by exit status 0 and 1.
+#[test]
+fn a_file_can_be_checked() {
+    let file = std::env::temp_dir().join(format!("megaphone-ecm-check-{}.toml", std::process::id()));
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, "server = 'unix:/s'\nadmin = 9280\nmax_clients = 900000000\n").unwrap();
+    let Output { status, stdout, stderr } = program(&["check", name]).output().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let text = String::from_utf8(stdout).unwrap();
+    for line in [
+        "server = \"unix:/s\"",
+        "admin = \"127.0.0.1:9280\"",
+        "listen = \"127.0.0.1:5280\"",
+        "idle_timeout = 75",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    let warning = String::from_utf8(stderr).unwrap();
+    assert!(warning.contains("max_clients = 900000000") && warning.contains("LimitNOFILE="), "{warning}");
+    // What was printed is a file as well.
+    std::fs::write(&file, &text).unwrap();
+    let Output { stdout, .. } = program(&["check", name]).output().unwrap();
+    assert_eq!(String::from_utf8(stdout).unwrap(), text);
+    std::fs::write(&file, "\nlisten = 'nowhere'\n").unwrap();
+    let Output { status, stdout, stderr } = program(&["check", name]).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), stdout.len()), (Some(1), 0));
+    for part in [name, "line 2", "listen", "nowhere"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+/// What is given as an argument wins over the file.
+#[test]
+fn arguments_win_over_the_file() {
+    let file = std::env::temp_dir().join(format!("megaphone-ecm-wins-{}.toml", std::process::id()));
+    std::fs::write(&file, "listen = '192.0.2.1:1'\nserver = 'x:1'\nlog = 'error'\nlog_format = 'json'\n")
+        .unwrap();
+    let mut running = Running::start(&[
+        "--config",
+        file.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--server",
+        "127.0.0.1:1",
+        "--log",
+        "info",
+        "--log-format",
+        "text",
+    ]);
+    assert!(running.wait_for("INFO ").contains("descriptors"));
+    assert!(running.wait_for("listening on ").starts_with("127.0.0.1:"));
+    assert!(running.wait_for("link to 127.0.0.1:1 ").contains("down"));
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// In JSON each line is an object with time, level and message; text of peers stays escaped within it.
+#[test]
+fn logs_can_be_json() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running =
+        Running::start(&["--listen", "127.0.0.1:0", "--server", &server, "--log-format", "json"]);
+    let mut node = Node::new(node.accept().unwrap().0);
+    let name = "a\"b\n\u{1b}[1m";
+    node.send(&Frame::Hello(Hello {
+        role: Role::Ejabberd,
+        features: Hello::CREDIT,
+        window: limits::WINDOW,
+        name,
+    }));
+    let mut lines = String::new();
+    while !lines.contains("takes clients") {
+        assert!(running.1.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    signal(&running.0, rustix::process::Signal::INT);
+    running.1.read_to_string(&mut lines).unwrap();
+    for line in lines.lines() {
+        assert!(line.starts_with("{\"timestamp\":\"") && line.ends_with('}'), "{line}");
+        assert!(line.contains("\"level\":\"INFO\"") && line.contains("\"message\":\""), "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+    assert!(lines.contains("listening on") && lines.contains("stopped"), "{lines}");
 }
 
 /// SIGINT, or SIGTERM for the second time, ends it at once: who waits for an answer gets 503.

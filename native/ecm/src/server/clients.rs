@@ -123,10 +123,7 @@ impl Server {
             }
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => {
-                    self.accept_complained = false;
-                    self.welcome(stream);
-                }
+                Ok((stream, _)) => self.welcome(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.acceptable = false,
                 // The client left before it was accepted.
                 Err(error)
@@ -147,9 +144,11 @@ impl Server {
     pub(super) fn pause_accept(&mut self, error: &io::Error) {
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(limits::ACCEPT_PAUSE)));
         self.traffic.accept_pauses += 1;
-        if !self.accept_complained {
-            self.accept_complained = true;
-            warn!("cannot accept clients: {error}; trying on ({} clients now)", self.slab.len());
+        if let Some(before) = self.accept_complaint.say(self.now) {
+            let clients = self.slab.len();
+            warn!(
+                "cannot accept clients: {error}; trying on ({clients} clients now; {before} times more before)"
+            );
         }
     }
 
@@ -174,7 +173,7 @@ impl Server {
             return self.pause_accept(&error);
         }
         self.with(index, false, |_, _| {});
-        if self.slab.len() == self.config.max_clients {
+        if self.slab.len() == self.config.max_clients && self.full_complaint.say(self.now).is_some() {
             warn!("{} clients, the most allowed: further ones wait", self.slab.len());
         }
     }

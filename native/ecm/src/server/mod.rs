@@ -4,6 +4,7 @@
 //! the link takes it; look for passed time limits in a part of the slots; write the link.
 
 mod clients;
+mod complaint;
 mod drain;
 pub(crate) mod figures;
 mod node;
@@ -26,6 +27,7 @@ use crate::link::Link;
 use crate::listen::Listener;
 use crate::metrics::{Shared, Traffic};
 use crate::slab::Slab;
+use complaint::Complaint;
 use drain::Life;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
@@ -67,7 +69,8 @@ pub(crate) struct Server {
     /// The listener may have someone waiting.
     acceptable: bool,
     accept_after: Option<Instant>,
-    accept_complained: bool,
+    accept_complaint: Complaint,
+    full_complaint: Complaint,
     /// Bytes held by all clients.
     held: usize,
     scratch: Vec<u8>,
@@ -112,7 +115,8 @@ impl Server {
             link_readable: false,
             acceptable: false,
             accept_after: None,
-            accept_complained: false,
+            accept_complaint: Complaint::default(),
+            full_complaint: Complaint::default(),
             held: 0,
             scratch: vec![0; 65_536],
             started: now,
