@@ -104,6 +104,61 @@ fn arguments_win_over_the_file() {
     std::fs::remove_file(&file).unwrap();
 }
 
+/// A service manager that asks for it (`Type=notify`) is told when clients are taken, and when no more are.
+#[test]
+fn the_service_manager_is_told() {
+    let path = std::env::temp_dir().join(format!("megaphone-ecm-notify-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 256];
+        let count = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running = Running::spawn(
+        program(&["--listen", "127.0.0.1:0", "--server", &server]).env("NOTIFY_SOCKET", &path),
+    );
+    let address = running.wait_for("listening on ");
+    let mut node = Node::new(node.accept().unwrap().0);
+    node.send(&hello(limits::WINDOW));
+    assert!(matches!(node.next(), Event::Hello(_)));
+    let ready = told();
+    assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
+    let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
+    client.send(GET);
+    let id = node.first(GET);
+    signal(&running.0, rustix::process::Signal::TERM);
+    let stopping = told();
+    assert!(stopping.lines().any(|line| line == "STOPPING=1"), "{stopping}");
+    node.answer(id, "x");
+    client.rest();
+    drop(client);
+    assert!(running.0.wait().unwrap().success());
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// SIGHUP does no harm.
+#[test]
+fn a_reload_goes_on_serving() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let address = running.wait_for("listening on ");
+    let mut node = Node::new(node.accept().unwrap().0);
+    node.send(&hello(limits::WINDOW));
+    assert!(matches!(node.next(), Event::Hello(_)));
+    signal(&running.0, rustix::process::Signal::HUP);
+    running.wait_for("SIGHUP");
+    let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
+    client.send(GET);
+    let id = node.first(GET);
+    node.answer(id, "x");
+    client.expect(&response("x"));
+}
+
 /// In JSON each line is an object with time, level and message; text of peers stays escaped within it.
 #[test]
 fn logs_can_be_json() {
