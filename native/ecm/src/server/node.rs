@@ -24,8 +24,12 @@ impl Server {
 
     pub(super) fn lose_link(&mut self, why: &str) {
         self.link_readable = false;
-        self.life.link_tried(self.now);
-        if !self.link.lose(why, self.now) {
+        let was_up = self.link.lose(why, self.now);
+        // Another address of the server may be tried at once.
+        if self.link.deadline().is_some_and(|at| at > self.now) {
+            self.life.link_tried(self.now);
+        }
+        if !was_up {
             return;
         }
         self.traffic.links_lost += 1;
