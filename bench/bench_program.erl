@@ -11,7 +11,7 @@
 -define(END_WITHIN, 15000).
 
 %% A server does not watch its input: this shell does so for it. The number comes before all that the server says.
--define(SHELL, "sh -c 'echo \"pid $$\"; exec \"$@\"' sh \"$@\" & pid=$!; cat >/dev/null; kill -TERM \"$pid\"; wait").
+-define(SHELL, "sh -c 'echo \"pid $$\"; exec \"$@\"' sh \"$@\" & pid=$!; cat >/dev/null; kill -INT \"$pid\"; wait").
 
 %% @doc Starts a program that ends with its standard input.
 -spec start(file:filename(), [string()]) -> program().

@@ -26,6 +26,7 @@ all() ->
         client_dies_in_an_answer,
         connection_manager_stops,
         connection_manager_is_killed,
+        connection_manager_is_upgraded,
         ejabberd_is_restarted_in_its_node,
         ejabberd_is_killed_and_comes_back
     ].
@@ -164,7 +165,7 @@ client_dies_in_an_answer(Config) ->
 %% ---- connection managers ---------------------------------------------------------------------------------------
 
 connection_manager_stops(Config) ->
-    %% SIGTERM ends a connection manager within its time, with status 0, and nothing is left of its clients.
+    %% SIGINT ends a connection manager within its time, with status 0, and nothing is left of its clients.
     Clients = [stay(Config, http, "alice"), stay(Config, ws, "bob")],
     ?assertMatch({0, _}, megaphone_test_program:stop(proplists:get_value(ecm, Config))),
     ok = assert_only_links(Config, 0),
@@ -206,6 +207,37 @@ connection_manager_is_killed(Config) ->
     ok = assert_only_links(Config, 1),
     ?assertMatch({0, _}, megaphone_test_program:stop(New)),
     [gen_tcp:close(Socket) || Socket <- Others].
+
+connection_manager_is_upgraded(Config) ->
+    %% A new connection manager takes the port over while users talk: nobody is disconnected, and no message is lost.
+    File = filename:join(proplists:get_value(priv_dir, Config), "shared.toml"),
+    ok = file:write_file(File, "reuse_port = true\n"),
+    Start = fun(Listen) -> megaphone_test_program:ecm_ready(Listen, server(Config), ["--config", File]) end,
+    {Old, Port} = Start("127.0.0.1:0"),
+    Shared = lists:keystore(port, 1, Config, {port, Port}),
+    [A, B] = Clients = [stay(Shared, http, "alice"), stay(Shared, http, "bob")],
+    {New, Port} = Start("127.0.0.1:" ++ integer_to_list(Port)),
+    ok = megaphone_test_program:signal(Old, "TERM"),
+    ok = talk_on(Old, A, B, 1),
+    {0, Log} = await_exit(Old),
+    ?assertMatch({match, _}, re:run(Log, "draining: [1-9]")),
+    ?assertEqual(nomatch, binary:match(Log, <<"cut off">>)),
+    assert_talk(B, A),
+    assert_talk(A, B),
+    [?assertEqual(nomatch, re:run(megaphone_test_program:output(Program), "disconnected|failed")) || {Program, _} <- Clients],
+    leave(Clients),
+    ok = assert_only_links(Config, 2),
+    ?assertMatch({0, _}, megaphone_test_program:stop(New)).
+
+%% Messages to and fro, each of which has to come before the next is sent, until the program has ended.
+talk_on(Program, {A, JidA}, {B, JidB}, Count) ->
+    Text = "text-" ++ integer_to_list(Count),
+    ok = tell(A, ["send ", JidB, " ", Text]),
+    ?assertEqual(list_to_binary(Text), text("body", await_line(B, "\"message\""))),
+    case megaphone_test_program:is_running(Program) of
+        true -> talk_on(Program, {B, JidB}, {A, JidA}, Count + 1);
+        false -> ok
+    end.
 
 %% ---- ejabberd --------------------------------------------------------------------------------------------------
 

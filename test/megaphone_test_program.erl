@@ -5,7 +5,7 @@
 -include("megaphone_test.hrl").
 
 -export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
--export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, client/2, root/0, text/2]).
+-export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, client/2, root/0, text/2]).
 -export_type([program/0]).
 
 -opaque program() :: pid().
@@ -81,10 +81,10 @@ await_exit(Program) ->
     after ?PROGRAM_TIMEOUT -> error({program_does_not_end, output(Program)})
     end.
 
-%% Asks it to end, as an operator does, and waits for it.
+%% Asks it to end at once, as an operator does, and waits for it.
 -spec stop(program()) -> {non_neg_integer(), binary()}.
 stop(Program) ->
-    is_running(Program) andalso signal(Program, "TERM"),
+    is_running(Program) andalso signal(Program, "INT"),
     await_exit(Program).
 
 -spec run(file:filename(), [string()], options()) -> {non_neg_integer(), binary()}.
@@ -191,6 +191,14 @@ ecm_at(Listen, Server, Options) ->
     Program = start_bound(ecm_file(), ["--listen", Listen, "--server", Server], Options),
     _ = await_line(Program, " up ("),
     Program.
+
+%% One with further arguments, when it takes clients, and its port.
+-spec ecm_ready(string(), string(), [string()]) -> {program(), inet:port_number()}.
+ecm_ready(Listen, Server, Args) ->
+    Program = start_bound(ecm_file(), ["--listen", Listen, "--server", Server | Args], #{}),
+    <<"listening on 127.0.0.1:", Port/binary>> = await_line(Program, "listening on "),
+    _ = await_line(Program, "takes clients"),
+    {Program, binary_to_integer(Port)}.
 
 %% It must not outlive the test, however that ends; it is a server and does not watch its input.
 -spec start_bound(file:filename(), [string()], options()) -> program().

@@ -238,6 +238,34 @@ pub const RETRY_MOST: u32 = 5_000;
 /// Milliseconds that a stopping connection manager gives its clients to take what waits for them.
 pub const STOP_TIMEOUT: u32 = 5_000;
 
+/// Milliseconds that a draining connection manager gives the requests that are held. A BOSH poll is held for 60 seconds
+/// by what clients usually ask for: each ends by itself, with some time for its client to take the answer.
+pub const DRAIN_TIMEOUT: u32 = 75_000;
+
+/// Milliseconds without a request after which a draining connection manager closes a connection. A client that asks all
+/// the time is told to close in an answer instead, and loses nothing.
+pub const DRAIN_IDLE: u32 = 2_000;
+
+/// Milliseconds for which a draining connection manager still takes clients from a socket that shares its port, so that
+/// handshakes under way end well. Clients who come within it ask again after 1 second (RFC 6298) and find another one.
+pub const DRAIN_ACCEPT: u32 = 500;
+
+/// Milliseconds that a new connection manager waits for its link before it takes clients, unless the link fails before:
+/// they would get 503, while one that is about to leave still serves them.
+pub const START_WAIT: u32 = 2_000;
+
+/// Connections to the admin address at a time. A newer one takes the place of the oldest.
+pub const ADMIN_CONNECTIONS: usize = 16;
+
+/// Milliseconds for all of a request at the admin address and its answer.
+pub const ADMIN_TIMEOUT: u32 = 5_000;
+
+/// Longest request head at the admin address, in bytes. Those of Prometheus and of load balancers have some 300.
+pub const ADMIN_HEAD: usize = 4_096;
+
+/// Milliseconds until an admin address that another program still has is tried again.
+pub const ADMIN_RETRY: u32 = 1_000;
+
 /// Milliseconds for which no client is accepted after descriptors or memory ran out.
 pub const ACCEPT_PAUSE: u32 = 100;
 

@@ -1,6 +1,7 @@
 //! What an operator may choose, and the checked reading of it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use tracing::warn;
 
 use crate::guard::Settings;
+use crate::options::{Listen, LogFormat, LogLevel};
 
 /// Where the node's listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -91,6 +93,10 @@ pub struct Config {
     pub link_silence: Duration,
     /// For connecting the link and for the other end's hello.
     pub link_greeting: Duration,
+    /// For requests that are held when the manager drains.
+    pub drain_timeout: Duration,
+    /// Where metrics and health can be asked for.
+    pub admin: Option<SocketAddr>,
     /// For what waits when the manager stops.
     pub stop_timeout: Duration,
     /// Who the clients are, and what each may do.
@@ -117,6 +123,8 @@ impl Config {
             link_ping: millis(limits::LINK_PING),
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
+            drain_timeout: millis(limits::DRAIN_TIMEOUT),
+            admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),
             guard: Settings::default(),
         }
@@ -159,11 +167,20 @@ impl Config {
             self.link_silence = Duration::from_secs(silence);
             self.link_ping = self.link_silence / 3;
         }
+        seconds(&mut self.drain_timeout, &file.drain_timeout);
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
-                warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
+                warn!(
+                    "max_clients = {count} is more than the descriptor limit allows: {} it is (raise LimitNOFILE= of the \
+                     systemd unit, or `ulimit -Hn`, to {} at least)",
+                    self.max_clients,
+                    (count as u64).saturating_add(limits::SPARE_DESCRIPTORS)
+                );
             }
             self.max_clients = count.min(self.max_clients);
+        }
+        if let Some(Admin(address)) = file.admin {
+            self.admin = Some(address);
         }
         if let Some(Count(bytes)) = file.max_held {
             self.max_held = bytes;
@@ -174,11 +191,11 @@ impl Config {
 }
 
 /// The configuration file. Unknown keys are refused by name.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Address and port for the clients.
-    pub listen: Option<String>,
+    pub listen: Option<Listen>,
     /// The node's listener, or those of several nodes of a cluster.
     pub server: Option<Servers>,
     /// Links to each server.
@@ -221,10 +238,20 @@ pub struct File {
     pub max_head: Option<Within<512, { limits::MAX_HEAD as i64 }>>,
     /// Most fields of a request head.
     pub max_headers: Option<Within<1, { limits::MAX_HEADERS as i64 }>>,
+    /// Seconds that held requests get after SIGTERM.
+    pub drain_timeout: Option<Seconds>,
+    /// Whether several processes share the port.
+    pub reuse_port: Option<bool>,
+    /// Where metrics and health can be asked for.
+    pub admin: Option<Admin>,
+    /// How much is logged.
+    pub log: Option<LogLevel>,
+    /// How the log is written.
+    pub log_format: Option<LogFormat>,
 }
 
 /// A network of `trusted_proxies`.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 pub struct Trusted(Network);
 
@@ -237,7 +264,7 @@ impl TryFrom<String> for Trusted {
 }
 
 /// A number from `LEAST` to `MOST`.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "i64")]
 pub struct Within<const LEAST: i64, const MOST: i64>(i64);
 
@@ -247,6 +274,37 @@ impl<const LEAST: i64, const MOST: i64> TryFrom<i64> for Within<LEAST, MOST> {
     fn try_from(number: i64) -> Result<Self, String> {
         let fits = (LEAST..=MOST).contains(&number);
         fits.then_some(Self(number)).ok_or_else(|| format!("{number} is not a number from {LEAST} to {MOST}"))
+    }
+}
+
+/// An admin address: a port alone is one of 127.0.0.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub struct Admin(pub SocketAddr);
+
+impl TryFrom<toml::Value> for Admin {
+    type Error = String;
+
+    /// In a file the port alone may be a number.
+    fn try_from(given: toml::Value) -> Result<Self, String> {
+        match given {
+            toml::Value::String(text) => text.parse(),
+            other => other.to_string().parse(),
+        }
+    }
+}
+
+impl FromStr for Admin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let local = text.parse::<u16>().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        local.or_else(|_| text.parse()).map(Self).map_err(|_| {
+            format!(
+                "`{}` is neither a port nor an address and port, as in 127.0.0.1:9280",
+                text.escape_debug()
+            )
+        })
     }
 }
 
@@ -300,7 +358,7 @@ impl File {
         Self::parse(&text).map_err(|error| format!("in the configuration {}: {error}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         file.check().map(|()| file)
     }
@@ -321,7 +379,7 @@ pub fn read_secret(path: &Path) -> Result<Secret, String> {
 }
 
 /// One server or several, in a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers(Vec<Server>);
 
 impl<'de> Deserialize<'de> for Servers {
@@ -357,7 +415,7 @@ impl TryFrom<Vec<Server>> for Servers {
 }
 
 /// A number of links in a file.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "i64")]
 pub struct Links(usize);
 
@@ -375,7 +433,7 @@ impl TryFrom<i64> for Links {
 }
 
 /// A secret in a file. An error says nothing of it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 pub struct Password(Secret);
 
@@ -388,7 +446,7 @@ impl TryFrom<String> for Password {
 }
 
 /// A time limit in a file: 1 second to 1 day.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Seconds(u64);
 
@@ -405,7 +463,7 @@ impl TryFrom<i64> for Seconds {
 }
 
 /// A number of something, at least 1.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Count(usize);
 
@@ -485,7 +543,15 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_line_and_key() {
         for (text, parts) in [
-            ("listen = 'a:1'\nlisten_port = 3\n", ["line 2", "listen_port"]),
+            ("listen = '[::]:1'\nlisten_port = 3\n", ["line 2", "listen_port"]),
+            ("\n\nlisten = 'a:1'\n", ["line 3", "listen"]),
+            ("admin = 'here'\n", ["line 1", "here"]),
+            ("admin = 65536\n", ["line 1", "65536"]),
+            ("admin = true\n", ["line 1", "`true` is neither"]),
+            ("reuse_port = 1\n", ["line 1", "reuse_port"]),
+            ("log = 'loud'\n", ["line 1", "loud"]),
+            ("log_format = 'xml'\n", ["line 1", "xml"]),
+            ("drain_timeout = 0\n", ["line 1", "drain_timeout"]),
             ("\nidle_timeout = 0\n", ["line 2", "idle_timeout"]),
             ("idle_timeout = 86401\n", ["line 1", "86401"]),
             ("max_clients = -1\n", ["line 1", "max_clients"]),
@@ -511,6 +577,15 @@ mod tests {
                 assert!(error.contains(part), "{part}: {error}");
             }
         }
+    }
+
+    /// A port alone is one of the loopback address, as a number or a text.
+    #[test]
+    fn admin_addresses_are_local_unless_told() {
+        let admin = |text: &str| File::parse(text).unwrap().admin.unwrap().0.to_string();
+        assert_eq!(admin("admin = 9280"), "127.0.0.1:9280");
+        assert_eq!(admin("admin = '9280'"), "127.0.0.1:9280");
+        assert_eq!(admin("admin = '[::]:9280'"), "[::]:9280");
     }
 
     #[test]

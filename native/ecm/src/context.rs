@@ -12,14 +12,16 @@ use mio::net::TcpStream;
 
 use crate::guard::Guard;
 use crate::link::Link;
+use crate::metrics::Traffic;
 use crate::refusals::{RefusalLog, Refusals};
+use crate::server::figures::Told;
 use crate::slab;
 
 /// What happened since the start, for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: u64,
-    opened: u64,
+    pub(crate) opened: u64,
     pub(crate) refusals: Refusals,
 }
 
@@ -48,9 +50,12 @@ pub(crate) struct Context<'a> {
     pub(crate) millis: u32,
     /// What the client says of others is believed.
     pub(crate) is_trusted: bool,
+    pub(crate) traffic: &'a mut Traffic,
+    pub(crate) told: Told,
     /// The node's close is being handled: ours answers it.
     pub(crate) answers_close: bool,
     pub(crate) crowded: bool,
+    pub(crate) draining: bool,
     /// The client's socket failed.
     pub(crate) failed: bool,
 }
@@ -91,7 +96,10 @@ impl Io for Context<'_> {
         }
         loop {
             match (&mut &*self.stream).write(bytes) {
-                Ok(count) => return count,
+                Ok(count) => {
+                    self.traffic.bytes_out += count as u64;
+                    return count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 Err(_) => {
@@ -137,6 +145,19 @@ impl Io for Context<'_> {
         while self.link.as_ref().is_some_and(|link| link.closing.contains(&self.id)) {
             self.id = slab::next(self.id);
         }
+    }
+
+    fn requested(&mut self) {
+        self.traffic.requests += 1;
+        self.told.requested = true;
+    }
+
+    fn answered(&mut self) {
+        self.told.answered = true;
+    }
+
+    fn draining(&self) -> bool {
+        self.draining
     }
 
     fn is_tls(&self) -> bool {

@@ -8,39 +8,57 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`config`] | what an operator may choose |
+//! | [`options`] | all of it, with defaults, from file and command line |
+//! | [`listen`] | the socket that clients come to |
+//! | [`signals`] | what an operator tells a running manager |
+//! | `systemd` | what systemd is told |
 //! | `server` | the event loop |
 //! | [`guard`] | who the clients are, and what each may do |
 //! | `refusals` | what was refused: counters and log |
 //! | `slab` | the client connections |
 //! | `link` | a connection to a node |
 //! | `links` | all of them, and which one a client gets |
+//! | `link` | the connection to the node |
+//! | `metrics` | what is counted and measured |
+//! | `admin` | the address that tells it |
 //! | `context` | what a client's state machine sees of the loop |
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod config;
 mod context;
 pub mod guard;
 mod link;
 mod links;
+pub mod listen;
+mod metrics;
+pub mod options;
 mod refusals;
 mod server;
+pub mod signals;
 mod slab;
+mod systemd;
 
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 pub use config::{Config, Server};
+pub use listen::Listener;
 
-/// Serves the clients that come to `listener`, until `shutdown` has a byte to read or its other end is closed.
+/// Serves the clients that come to `listener`, until `commands` says otherwise ([`signals::Command`]) or its other end
+/// is closed.
 ///
-/// Then no client is accepted any more, requests without an answer get 503, virtual connections are closed in the
-/// node, and what waits is written, within [`Config::stop_timeout`].
+/// Draining: no client is accepted any more, each is told to close with its next answer, and the manager ends when all
+/// have gone, or after [`Config::drain_timeout`]. Stopping: requests without an answer get 503, virtual connections are
+/// closed in the node, and what waits is written, within [`Config::stop_timeout`].
 ///
 /// # Errors
-/// What the system answers when the event loop cannot be set up or waited for. The loss of the link is no error: it is
+/// What the system answers when the admin address cannot be had, or the event loop not be set up or waited for. The loss of the link is no error: it is
 /// tried again, and clients get 503 meanwhile.
-pub fn run(listener: TcpListener, config: Config, shutdown: UnixStream) -> io::Result<()> {
-    server::Server::new(listener, config, shutdown)?.run()
+pub fn run(listener: impl Into<Listener>, config: Config, commands: UnixStream) -> io::Result<()> {
+    let shared = Arc::new(metrics::Shared::new(config.max_clients, config.max_held));
+    let _admin = config.admin.map(|address| admin::Admin::start(address, Arc::clone(&shared))).transpose()?;
+    server::Server::new(listener.into(), config, commands, shared)?.run()
 }

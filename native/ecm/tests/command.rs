@@ -3,65 +3,29 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 
+use common::program::*;
 use common::*;
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_megaphone-ecm"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn fails(arguments: &[&str]) -> String {
-    let Output { status, stderr, .. } = program(arguments).output().unwrap();
-    assert!(!status.success());
-    String::from_utf8(stderr).unwrap()
-}
-
-/// A started program, and what it writes to its log.
-struct Running(Child, BufReader<std::process::ChildStderr>);
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Self(child, log)
-    }
-
-    /// Reads the log up to a line with this text; answers what follows the text.
-    fn wait_for(&mut self, text: &str) -> String {
-        let mut line = String::new();
-        while self.1.read_line(&mut line).unwrap() > 0 {
-            if let Some((_, rest)) = line.split_once(text) {
-                return rest.trim().to_owned();
-            }
-            line.clear();
-        }
-        panic!("the program ended without saying {text:?}");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, signal).unwrap();
-}
 
 #[test]
 fn help_explains() {
     let Output { status, stdout, .. } = program(&["--help"]).output().unwrap();
     assert!(status.success());
     let text = String::from_utf8(stdout).unwrap();
-    for word in ["--listen", "--server", "--config", "unix:/PATH", "idle_timeout", "SIGTERM"] {
+    for word in [
+        "--listen",
+        "--server",
+        "--config",
+        "check",
+        "--admin",
+        "--log-format",
+        "unix:/PATH",
+        "megaphone-ecm check",
+        "SIGTERM",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }
@@ -83,9 +47,152 @@ fn mistakes_are_explained() {
     assert!(text.contains(&name) && text.contains("line 2") && text.contains("serve"), "{text}");
 }
 
+/// `check` says what is in force, or which key of which line is wrong, by exit status 0 and 1.
+#[test]
+fn a_file_can_be_checked() {
+    let file = std::env::temp_dir().join(format!("megaphone-ecm-check-{}.toml", std::process::id()));
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, "server = 'unix:/s'\nadmin = 9280\nmax_clients = 900000000\n").unwrap();
+    let Output { status, stdout, stderr } = program(&["check", name]).output().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let text = String::from_utf8(stdout).unwrap();
+    for line in [
+        "server = \"unix:/s\"",
+        "admin = \"127.0.0.1:9280\"",
+        "listen = \"127.0.0.1:5280\"",
+        "idle_timeout = 75",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    let warning = String::from_utf8(stderr).unwrap();
+    assert!(warning.contains("max_clients = 900000000") && warning.contains("LimitNOFILE="), "{warning}");
+    // What was printed is a file as well.
+    std::fs::write(&file, &text).unwrap();
+    let Output { stdout, .. } = program(&["check", name]).output().unwrap();
+    assert_eq!(String::from_utf8(stdout).unwrap(), text);
+    std::fs::write(&file, "\nlisten = 'nowhere'\n").unwrap();
+    let Output { status, stdout, stderr } = program(&["check", name]).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), stdout.len()), (Some(1), 0));
+    for part in [name, "line 2", "listen", "nowhere"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+/// What is given as an argument wins over the file.
+#[test]
+fn arguments_win_over_the_file() {
+    let file = std::env::temp_dir().join(format!("megaphone-ecm-wins-{}.toml", std::process::id()));
+    std::fs::write(&file, "listen = '192.0.2.1:1'\nserver = 'x:1'\nlog = 'error'\nlog_format = 'json'\n")
+        .unwrap();
+    let mut running = Running::start(&[
+        "--config",
+        file.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--server",
+        "127.0.0.1:1",
+        "--log",
+        "info",
+        "--log-format",
+        "text",
+    ]);
+    assert!(running.wait_for("INFO ").contains("descriptors"));
+    assert!(running.wait_for("listening on ").starts_with("127.0.0.1:"));
+    assert!(running.wait_for("link to 127.0.0.1:1 ").contains("down"));
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// A service manager that asks for it (`Type=notify`) is told when clients are taken, and when no more are.
+#[test]
+fn the_service_manager_is_told() {
+    let path = std::env::temp_dir().join(format!("megaphone-ecm-notify-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 256];
+        let count = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running = Running::spawn(
+        program(&["--listen", "127.0.0.1:0", "--server", &server]).env("NOTIFY_SOCKET", &path),
+    );
+    let address = running.wait_for("listening on ");
+    let mut node = Node::new(node.accept().unwrap().0);
+    node.send(&hello(limits::WINDOW));
+    assert!(matches!(node.next(), Event::Hello(_)));
+    let ready = told();
+    assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
+    let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
+    client.send(GET);
+    let id = node.first(GET);
+    signal(&running.0, rustix::process::Signal::TERM);
+    let stopping = told();
+    assert!(stopping.lines().any(|line| line == "STOPPING=1"), "{stopping}");
+    node.answer(id, "x");
+    client.rest();
+    drop(client);
+    assert!(running.0.wait().unwrap().success());
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// SIGHUP does no harm.
+#[test]
+fn a_reload_goes_on_serving() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let address = running.wait_for("listening on ");
+    let mut node = Node::new(node.accept().unwrap().0);
+    node.send(&hello(limits::WINDOW));
+    assert!(matches!(node.next(), Event::Hello(_)));
+    signal(&running.0, rustix::process::Signal::HUP);
+    running.wait_for("SIGHUP");
+    let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
+    client.send(GET);
+    let id = node.first(GET);
+    node.answer(id, "x");
+    client.expect(&response("x"));
+}
+
+/// In JSON each line is an object with time, level and message; text of peers stays escaped within it.
+#[test]
+fn logs_can_be_json() {
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = node.local_addr().unwrap().to_string();
+    let mut running =
+        Running::start(&["--listen", "127.0.0.1:0", "--server", &server, "--log-format", "json"]);
+    let mut node = Node::new(node.accept().unwrap().0);
+    let name = "a\"b\n\u{1b}[1m";
+    node.send(&Frame::Hello(Hello {
+        role: Role::Ejabberd,
+        features: Hello::CREDIT,
+        window: limits::WINDOW,
+        name,
+    }));
+    let mut lines = String::new();
+    while !lines.contains("takes clients") {
+        assert!(running.1.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    signal(&running.0, rustix::process::Signal::INT);
+    running.1.read_to_string(&mut lines).unwrap();
+    for line in lines.lines() {
+        assert!(line.starts_with("{\"timestamp\":\"") && line.ends_with('}'), "{line}");
+        assert!(line.contains("\"level\":\"INFO\"") && line.contains("\"message\":\""), "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+    assert!(lines.contains("listening on") && lines.contains("stopped"), "{lines}");
+}
+
+/// SIGINT, or SIGTERM for the second time, ends it at once: who waits for an answer gets 503.
 #[test]
 fn serves_and_stops_by_signal() {
-    for stop in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+    use rustix::process::Signal;
+    for stop in [&[Signal::TERM, Signal::TERM][..], &[Signal::INT]] {
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = node.local_addr().unwrap().to_string();
         let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
@@ -98,7 +205,12 @@ fn serves_and_stops_by_signal() {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
         let id =
             node.first("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
-        signal(&running.0, stop);
+        for (at, stop) in stop.iter().enumerate() {
+            if at > 0 {
+                running.wait_for("draining: 1 clients");
+            }
+            signal(&running.0, *stop);
+        }
         assert_eq!(node.next(), Event::Close(id, CloseReason::Shutdown));
         assert_eq!(node.next(), Event::Ended);
         client.refused(503);

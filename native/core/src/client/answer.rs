@@ -16,14 +16,34 @@ impl Client {
                 Some(_) if self.pending() > 0 && io.crowded() => self.abort(CloseReason::Limit, io),
                 Some(allowed) if asked_for => {
                     self.allowed = allowed;
-                    self.flags.answered = true;
-                    self.emit(payload, io);
+                    let first = !std::mem::replace(&mut self.flags.answered, true);
+                    if first {
+                        io.answered();
+                    }
+                    match first.then(|| self.closing_at(payload, io)).flatten() {
+                        Some(at) => self.emit_closing(payload, at, io),
+                        None => self.emit(payload, io),
+                    }
                     self.grant(io);
                 }
                 _ => self.abort(CloseReason::Protocol, io),
             }
         }
         self.settle();
+    }
+
+    /// Where `Connection: close` is put into an answer that starts with `payload`, while the manager is draining.
+    fn closing_at(&self, payload: &[u8], io: &mut dyn Io) -> Option<usize> {
+        // A client that wanted to close itself was announced to the node so, which says it in its answer.
+        if self.flags.last || !io.draining() { None } else { response::close_at(payload) }
+    }
+
+    /// As [`Client::emit`], with `Connection: close` put in: no further request follows.
+    fn emit_closing(&mut self, payload: &[u8], at: usize, io: &mut dyn Io) {
+        self.flags.last = true;
+        self.emit(&payload[..at], io);
+        self.emit(response::CLOSE, io);
+        self.emit(&payload[at..], io);
     }
 
     /// The node grants credit.

@@ -68,6 +68,14 @@ pub trait Io {
     fn is_tls(&self) -> bool {
         false
     }
+    /// Whether the connection manager is about to end: each answer then tells the client to close.
+    fn draining(&self) -> bool {
+        false
+    }
+    /// A whole request is with the node.
+    fn requested(&mut self) {}
+    /// The first bytes of the node's answer have come.
+    fn answered(&mut self) {}
 }
 
 /// Whom a request comes from, compared with what the connection was known to come from before.
@@ -271,6 +279,12 @@ impl Client {
     #[must_use]
     pub fn waits_for_answer(&self) -> bool {
         self.stage == Stage::Answer
+    }
+
+    /// Whether it is a tunnel: a WebSocket.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.stage == Stage::Tunnel
     }
 
     /// Whether the connection ends when its output is written.

@@ -222,6 +222,9 @@ impl Client {
         }
         self.stage = next;
         self.send_up(io);
+        if next == Stage::Answer {
+            io.requested();
+        }
     }
 
     /// Sends as much of the request as credit allows.
@@ -252,6 +255,7 @@ impl Client {
         work.remaining -= used as u64; // used <= remaining
         if work.remaining == 0 {
             self.stage = Stage::Answer;
+            io.requested();
         }
         used
     }

@@ -1,5 +1,6 @@
 //! The state machine against a world made of vectors.
 
+mod drain;
 mod mishaps;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,6 +16,9 @@ struct World {
     /// Bytes that the client still takes.
     takes: usize,
     crowded: bool,
+    draining: bool,
+    /// Whole requests that went to the node, and answers that began.
+    counted: (usize, usize),
     wire: Vec<u8>,
     taken: Vec<u8>,
     ended: bool,
@@ -27,6 +31,8 @@ impl World {
             window: Some(limits::WINDOW),
             takes: usize::MAX,
             crowded: false,
+            draining: false,
+            counted: (0, 0),
             wire: Vec::new(),
             taken: Vec::new(),
             ended: false,
@@ -93,6 +99,15 @@ impl Io for World {
     }
     fn refused(&mut self, _refusal: Refusal, status: u16) {
         self.refused.push(status);
+    }
+    fn draining(&self) -> bool {
+        self.draining
+    }
+    fn requested(&mut self) {
+        self.counted.0 += 1;
+    }
+    fn answered(&mut self) {
+        self.counted.1 += 1;
     }
 }
 
@@ -280,6 +295,7 @@ enum Step {
     Timeout,
     Stop,
     Crowded(bool),
+    Draining(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -311,6 +327,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Timeout),
         1 => Just(Step::Stop),
         1 => any::<bool>().prop_map(Step::Crowded),
+        1 => any::<bool>().prop_map(Step::Draining),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -355,6 +372,7 @@ proptest! {
                 Step::Timeout => client.timeout(&mut world),
                 Step::Stop => client.stop(&mut world),
                 Step::Crowded(crowded) => world.crowded = crowded,
+                Step::Draining(draining) => world.draining = draining,
             }
             let (names, data) = world.sent();
             if names.iter().any(|name| name == "open") {

@@ -5,6 +5,19 @@ use super::head::HeadError;
 /// The interim answer to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The field that [`close_at`] finds a place for.
+pub const CLOSE: &[u8] = b"Connection: close\r\n";
+
+/// Where [`CLOSE`] can be put into a node's answer that starts with `bytes`: behind the status line. `None` for an
+/// interim answer or one that switches protocols (1xx), and if the status line is not whole. An answer that says so
+/// already may say it twice: the values of a field are a list (RFC 9110, 5.3). Cost: linear in the status line.
+#[must_use]
+pub fn close_at(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    let (_, status) = bytes[..end].strip_prefix(b"HTTP/1.")?.split_first()?;
+    (status.len() >= 4 && status[0] == b' ' && matches!(status[1], b'2'..=b'5')).then_some(end + 2)
+}
+
 /// Seconds after which a client may try again, in answers that say "not now". Long enough for a restart of the node,
 /// short enough that a user waits.
 pub const RETRY_AFTER: u16 = 5;
@@ -40,6 +53,8 @@ pub fn refuse(error: HeadError, out: &mut Vec<u8>) {
 pub fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
@@ -83,6 +98,26 @@ mod tests {
         assert!(answer.ends_with("\r\n\r\nwhy\n"));
         assert!(text(429, false).contains("Retry-After: 5\r\n"));
         assert!(!text(400, false).contains("Retry-After: "));
+    }
+
+    /// `Connection: close` goes behind the status line of a final answer, and nowhere else.
+    #[test]
+    fn close_has_its_place() {
+        let at = |text: &str| close_at(text.as_bytes());
+        assert_eq!(at("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"), Some(17));
+        assert_eq!(at("HTTP/1.1 404 \r\n"), Some(15));
+        for other in [
+            "",
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 200 OK\r",
+            "HTTP/1.1 101 Switching Protocols\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.\r\n",
+            "HTTP/1.1 \r\n",
+            "body\r\n",
+        ] {
+            assert_eq!(at(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -8,14 +8,15 @@ use megaphone_core::limits;
 use megaphone_core::peer::proxy::{ProxyError, Source};
 use tracing::{debug, warn};
 
-use super::{REPORT, Server};
+use super::{REPORT, Server, figures};
 use crate::slab::Bits;
 
 impl Server {
     /// Whether the next client may be accepted; if not, no client is for a while: they wait in the kernel.
     pub(super) fn may_accept(&mut self) -> bool {
         let wait = self.guard.wait(self.millis());
-        if wait == 0 {
+        // Who waits when the listening socket is about to be closed would be refused.
+        if wait == 0 || self.life.is_ending() {
             return true;
         }
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(wait)));
@@ -119,6 +120,10 @@ impl Server {
             self.guard.turned_away -= 1; // it was counted when the bit was set
         }
         self.guard.leave(index, self.millis());
+        // One that its state machine has closed is counted as gone already.
+        if let Some(state) = self.slab.at(index).and_then(|slot| figures::state(slot)) {
+            self.traffic.moved(state, None);
+        }
         self.slab.remove(index);
     }
 }

@@ -9,9 +9,11 @@ use mio::event::Event;
 use mio::{Interest, Token};
 use tracing::warn;
 
+use super::figures::{self, Told};
 use super::{ACCEPTS, SWEEPS, Server, TICK};
 use crate::context::Context;
 use crate::link::Link;
+use crate::metrics::State;
 use crate::slab::{self, Bits};
 
 impl Server {
@@ -66,13 +68,14 @@ impl Server {
         call: impl FnOnce(&mut Client, &mut dyn Io),
     ) {
         let crowded = self.held >= self.config.max_held;
-        let (tick, millis) = (self.tick(), self.millis());
+        let (tick, millis, stamp) = (self.tick(), self.millis(), self.stamp());
         let Some(slot) = self.slab.at(index) else { return };
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
         let before = slot.client.heap();
         let was_open = slot.client.is_open();
         let place = if was_open { Some(slot.link) } else { self.links.best() };
+        let state = figures::state(slot);
         let mut context = Context {
             id,
             index,
@@ -84,8 +87,11 @@ impl Server {
             now: self.now,
             millis,
             is_trusted: slot.bits.has(Bits::TRUSTED),
+            traffic: &mut self.traffic,
+            told: Told::default(),
             answers_close,
             crowded,
+            draining: self.life.is_ending(),
             failed: false,
         };
         call(&mut slot.client, &mut context);
@@ -98,12 +104,22 @@ impl Server {
         }
         slot.link = place.unwrap_or(slot.link);
         let new_id = context.id;
+        let told = context.told;
         self.held = self.held.saturating_sub(before) + slot.client.heap();
+        if let Some(state) = state {
+            self.traffic.moved(state, figures::state(slot));
+        }
+        if let Some(span) = figures::waited(slot, told, stamp) {
+            self.traffic.latency.observe(span);
+        }
         if slot.client.is_closed() {
             return self.free(index);
         }
         let timer = if slot.bits.has(Bits::PREFACE) { Timer::Head } else { slot.client.timer() };
-        if timer != slot.timer || (progress && timer.restarts()) {
+        if timer == Timer::None {
+            slot.deadline = figures::waiting_since(slot, told, stamp);
+            slot.timer = timer;
+        } else if timer != slot.timer || (progress && timer.restarts()) {
             slot.timer = timer;
             slot.deadline = tick.saturating_add(self.config.ticks(timer));
         }
@@ -141,7 +157,6 @@ impl Server {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
                 Ok((stream, peer)) => {
-                    self.accept_complained = false;
                     self.guard.accepted(self.millis());
                     self.welcome(stream, peer);
                 }
@@ -158,15 +173,18 @@ impl Server {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.listener.is_some() && self.slab.len() < self.config.max_clients
+        self.listener.is_some() && !self.life.is_starting() && self.slab.len() < self.config.max_clients
     }
 
     /// Out of descriptors or memory: trying again at once would only burn the processor.
     pub(super) fn pause_accept(&mut self, error: &io::Error) {
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(limits::ACCEPT_PAUSE)));
-        if !self.accept_complained {
-            self.accept_complained = true;
-            warn!("cannot accept clients: {error}; trying on ({} clients now)", self.slab.len());
+        self.traffic.accept_pauses += 1;
+        if let Some(before) = self.accept_complaint.say(self.now) {
+            let clients = self.slab.len();
+            warn!(
+                "cannot accept clients: {error}; trying on ({clients} clients now; {before} times more before)"
+            );
         }
     }
 
@@ -174,6 +192,7 @@ impl Server {
         // Answers must not wait for more to send; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
         self.counters.accepted += 1;
+        self.traffic.came();
         let mut id = self.slab.insert(stream);
         let Some(index) = self.slab.find(id) else { return };
         let Some(slot) = self.slab.at(index) else { return };
@@ -186,10 +205,11 @@ impl Server {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(stream, Token(id as usize), interest) {
             self.slab.remove(index);
+            self.traffic.moved(State::Idle, None);
             return self.pause_accept(&error);
         }
         self.admit(index, peer);
-        if self.slab.len() == self.config.max_clients {
+        if self.slab.len() == self.config.max_clients && self.full_complaint.say(self.now).is_some() {
             warn!("{} clients, the most allowed: further ones wait", self.slab.len());
         }
     }
@@ -228,6 +248,7 @@ impl Server {
         match stream.read(&mut scratch[..room]) {
             Ok(0) => self.with(index, false, Client::eof),
             Ok(count) => {
+                self.traffic.bytes_in += count as u64;
                 // A short read has emptied the socket; what comes later is told by another event.
                 let more = count == room || slot.bits.has(Bits::ENDED);
                 slot.bits.set(Bits::READABLE, more);

@@ -5,15 +5,18 @@
 
 mod admit;
 mod clients;
+mod complaint;
+mod drain;
+pub(crate) mod figures;
 mod node;
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaphone_core::client::{Client, Timer};
+use megaphone_core::client::Timer;
 use megaphone_core::limits;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
@@ -25,8 +28,12 @@ use crate::context::Counters;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::links::Links;
+use crate::listen::Listener;
+use crate::metrics::{Shared, Traffic};
 use crate::refusals::RefusalLog;
 use crate::slab::Slab;
+use complaint::Complaint;
+use drain::Life;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
 const LISTENER: Token = Token(usize::MAX);
@@ -64,7 +71,8 @@ pub(crate) struct Server {
     /// The listener may have someone waiting.
     acceptable: bool,
     accept_after: Option<Instant>,
-    accept_complained: bool,
+    accept_complaint: Complaint,
+    full_complaint: Complaint,
     /// Bytes held by all clients.
     held: usize,
     scratch: Vec<u8>,
@@ -72,21 +80,25 @@ pub(crate) struct Server {
     now: Instant,
     swept: Instant,
     sweep_at: usize,
-    stop_by: Option<Instant>,
+    life: Life,
     counters: Counters,
     guard: Guard,
     refusal_log: RefusalLog,
     /// When it was said last that new clients wait.
     pace_said: Option<Instant>,
+    traffic: Traffic,
+    shared: Arc<Shared>,
     reported: (Instant, Counters),
 }
 
 impl Server {
     pub(crate) fn new(
-        listener: std::net::TcpListener,
+        listener: Listener,
         config: Config,
         shutdown: StdUnixStream,
+        shared: Arc<Shared>,
     ) -> io::Result<Self> {
+        let Listener { socket: listener, origin } = listener;
         let poll = Poll::new()?;
         listener.set_nonblocking(true)?;
         shutdown.set_nonblocking(true)?;
@@ -109,15 +121,18 @@ impl Server {
             queue: VecDeque::new(),
             acceptable: false,
             accept_after: None,
-            accept_complained: false,
+            accept_complaint: Complaint::default(),
+            full_complaint: Complaint::default(),
             held: 0,
             scratch: vec![0; 65_536],
             started: now,
             now,
             swept: now,
             sweep_at: 0,
-            stop_by: None,
+            life: Life::new(origin, now),
             counters: Counters::default(),
+            traffic: Traffic::default(),
+            shared,
             reported: (now, Counters::default()),
         })
     }
@@ -130,6 +145,7 @@ impl Server {
             if self.is_finished() {
                 break;
             }
+            self.publish();
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
@@ -144,6 +160,7 @@ impl Server {
             self.read_links();
             self.read_clients();
             self.sweep();
+            self.live();
             self.report();
         }
         info!("stopped; {}", self.counters);
@@ -169,7 +186,7 @@ impl Server {
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
         let links = self.links.iter().filter_map(Link::deadline);
-        [sweep, self.accept_after, self.stop_by]
+        [sweep, self.accept_after, self.life.deadline()]
             .into_iter()
             .flatten()
             .chain(links)
@@ -180,7 +197,7 @@ impl Server {
     fn event(&mut self, event: &Event) {
         match event.token() {
             LISTENER => self.acceptable = true,
-            SHUTDOWN => self.stop(),
+            SHUTDOWN => self.control(),
             WAKER => {}
             Token(token) if token > LINKS - limits::MAX_MANAGER_LINKS => {
                 if let Some(link) = self.links.get((LINKS - token) as u8) {
@@ -198,35 +215,6 @@ impl Server {
     /// Milliseconds since the start, for buckets: they wrap.
     fn millis(&self) -> u32 {
         (self.now - self.started).as_millis() as u32
-    }
-
-    fn stop(&mut self) {
-        // Edge-triggered: read or not, it is told once; a second signal changes nothing.
-        let _ = self.shutdown.read(&mut [0; 16]);
-        if self.stop_by.is_some() {
-            return;
-        }
-        info!("stopping: {} clients", self.slab.len());
-        self.stop_by = Some(self.now + self.config.stop_timeout);
-        self.listener = None;
-        for index in 0..self.slab.capacity() {
-            // Indexes are below 2^32.
-            self.with(index as u32, false, Client::stop);
-        }
-    }
-
-    /// Whether a stopping manager has nothing left to write.
-    fn is_finished(&mut self) -> bool {
-        let Some(by) = self.stop_by else { return false };
-        if Instant::now() >= by {
-            warn!("stopping took too long: {} clients are cut off", self.slab.len());
-            return true;
-        }
-        if self.links.iter().any(|link| link.window().is_some() && link.pending() > 0) {
-            return false;
-        }
-        (0..self.slab.capacity())
-            .all(|index| self.slab.at(index as u32).is_none_or(|slot| slot.client.pending() == 0))
     }
 }
 

@@ -26,9 +26,15 @@ impl Server {
 
     pub(super) fn lose_link(&mut self, place: LinkIndex, why: &str) {
         let Some(link) = self.links.get(place) else { return };
-        if !link.lose(why, self.now) {
+        let was_up = link.lose(why, self.now);
+        // Another address of the server may be tried at once.
+        if link.deadline().is_some_and(|at| at > self.now) {
+            self.life.link_tried(self.now);
+        }
+        if !was_up {
             return;
         }
+        self.traffic.links_lost += 1;
         for index in 0..self.slab.capacity() {
             // Indexes are below 2^32.
             let index = index as u32;

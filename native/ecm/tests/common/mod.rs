@@ -1,6 +1,8 @@
 //! A connection manager on a free port, a scripted node at the other end of its link, and plain clients.
 #![allow(dead_code, unused_imports, unreachable_pub)] // each test binary uses its own part
 
+pub mod program;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 pub use megaphone_core::limits;
 pub use megaphone_core::link::{CloseReason, Decoder, ErrorCode, Frame, Hello, Open, ReadyMode, Role};
+pub use megaphone_ecm::signals::Command;
 use megaphone_ecm::{Config, Server};
 
 /// Nothing that a test waits for takes that long.
@@ -77,6 +80,16 @@ impl Ecm {
     /// Asks the manager to stop; [`Ecm::join`] waits for it.
     pub fn stop(&mut self) {
         self.shutdown = None;
+    }
+
+    /// Says something to the manager, as signals do.
+    pub fn command(&mut self, command: Command) {
+        self.shutdown.as_mut().unwrap().write_all(&[command.byte()]).unwrap();
+    }
+
+    /// Waits until the manager has ended by itself.
+    pub fn ended(&mut self) {
+        self.thread.take().unwrap().join().unwrap().unwrap();
     }
 
     pub fn join(&mut self) {

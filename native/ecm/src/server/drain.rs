@@ -1,0 +1,184 @@
+//! The manager's own life: it starts to take clients, drains, and stops.
+
+use std::io::{ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use megaphone_core::client::{Client, Timer};
+use megaphone_core::limits;
+use tracing::{debug, info, warn};
+
+use super::{Server, ticks};
+use crate::listen::{self, Origin};
+use crate::signals::Command;
+use crate::systemd;
+
+/// How far the manager's life has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    origin: Origin,
+    /// No clients are taken before this, nor before the link's first attempt has ended.
+    start_by: Option<Instant>,
+    /// The listening socket is emptied after this, and closed.
+    close_after: Option<Instant>,
+    /// Draining; those who are left then are cut off.
+    drain_by: Option<Instant>,
+    pub(super) stop_by: Option<Instant>,
+}
+
+impl Life {
+    pub(super) fn new(origin: Origin, now: Instant) -> Self {
+        Self {
+            origin,
+            start_by: Some(now + millis(limits::START_WAIT)),
+            close_after: None,
+            drain_by: None,
+            stop_by: None,
+        }
+    }
+
+    /// Whether clients are not taken yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.start_by.is_some()
+    }
+
+    /// Whether no further clients are taken.
+    pub(super) fn is_ending(&self) -> bool {
+        self.drain_by.is_some() || self.stop_by.is_some()
+    }
+
+    /// The link's first attempt has ended.
+    pub(super) fn link_tried(&mut self, now: Instant) {
+        if let Some(by) = &mut self.start_by {
+            *by = now;
+        }
+    }
+
+    /// When [`Server::live`] has to be called next, at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.start_by, self.close_after, self.drain_by, self.stop_by].into_iter().flatten().min()
+    }
+}
+
+impl Server {
+    /// Does what the operator says.
+    pub(super) fn control(&mut self) {
+        loop {
+            let mut bytes = [0; 16];
+            match self.shutdown.read(&mut bytes) {
+                Ok(count) if count > 0 => bytes[..count].iter().for_each(|&byte| self.command(byte.into())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => return self.stop(),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Drain if !self.life.is_ending() => self.drain(),
+            Command::Drain | Command::Stop => self.stop(),
+            Command::Reload => info!("SIGHUP: nothing is read anew in this version"),
+        }
+    }
+
+    /// Does what time asks for: starts to take clients, closes the listening socket, ends.
+    pub(super) fn live(&mut self) {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);
+        let (start, close, end) =
+            (passed(self.life.start_by), passed(self.life.close_after), passed(self.life.drain_by));
+        if self.life.is_starting() && (start || self.links.best().is_some()) {
+            self.life.start_by = None;
+            info!("takes clients");
+            systemd::ready();
+        }
+        if close {
+            self.empty_listener();
+        }
+        if self.life.drain_by.is_none() || self.life.stop_by.is_some() {
+            return;
+        }
+        if end {
+            warn!("drain_timeout has passed: {} clients are cut off", self.slab.len());
+            self.stop();
+        } else if self.listener.is_none() && self.slab.len() == 0 {
+            self.stop();
+        }
+    }
+
+    /// Ends when the clients have gone: those that are idle are closed, the others are told so with their next answer.
+    fn drain(&mut self) {
+        systemd::draining();
+        self.life.start_by = None;
+        self.life.drain_by = Some(self.now + self.config.drain_timeout);
+        match (self.life.origin, &self.listener) {
+            (Origin::Shared, Some(listener)) => {
+                if let Err(error) = listen::turn_away(listener) {
+                    debug!("new clients cannot be turned to other processes: {error}");
+                }
+                self.life.close_after = Some(self.now + millis(limits::DRAIN_ACCEPT));
+            }
+            (Origin::Bound, Some(_)) => self.life.close_after = Some(self.now),
+            _ => self.listener = None,
+        }
+        info!(
+            "draining: {} clients, {} s at most; SIGINT or a second SIGTERM stops at once",
+            self.slab.len(),
+            self.config.drain_timeout.as_secs()
+        );
+        let idle = millis(limits::DRAIN_IDLE).min(self.config.idle_timeout);
+        self.config.idle_timeout = idle;
+        let deadline = self.tick().saturating_add(ticks(idle).max(1));
+        for index in 0..self.slab.capacity() {
+            // Indexes are below 2^32.
+            if let Some(slot) = self.slab.at(index as u32)
+                && slot.timer == Timer::Idle
+            {
+                slot.deadline = slot.deadline.min(deadline);
+            }
+        }
+    }
+
+    /// Takes who waits in the listening socket, a turn's worth at a time, and closes it when nobody does.
+    fn empty_listener(&mut self) {
+        self.acceptable = true;
+        self.accept();
+        if !self.acceptable || self.accept_after.is_some() || !self.has_room() {
+            self.listener = None;
+            self.life.close_after = None;
+        }
+    }
+
+    /// Ends at once: requests without an answer get 503, the rest is written.
+    pub(super) fn stop(&mut self) {
+        if self.life.stop_by.is_some() {
+            return;
+        }
+        info!("stopping: {} clients", self.slab.len());
+        systemd::draining();
+        self.life.stop_by = Some(self.now + self.config.stop_timeout);
+        self.life.start_by = None;
+        self.life.close_after = None;
+        self.listener = None;
+        for index in 0..self.slab.capacity() {
+            self.with(index as u32, false, Client::stop);
+        }
+    }
+
+    /// Whether a stopping manager has nothing left to write.
+    pub(super) fn is_finished(&mut self) -> bool {
+        let Some(by) = self.life.stop_by else { return false };
+        if Instant::now() >= by {
+            warn!("stopping took too long: {} clients are cut off", self.slab.len());
+            return true;
+        }
+        if self.links.iter().any(|link| link.window().is_some() && link.pending() > 0) {
+            return false;
+        }
+        (0..self.slab.capacity())
+            .all(|index| self.slab.at(index as u32).is_none_or(|slot| slot.client.pending() == 0))
+    }
+}
+
+fn millis(number: u32) -> Duration {
+    Duration::from_millis(u64::from(number))
+}
