@@ -62,10 +62,11 @@ fn answering(mut node: Node) -> std::thread::JoinHandle<u64> {
 }
 
 /// Runs the attack until the ordinary client has made its requests, and the attack at least once; prints and checks how
-/// long these took. The attack gets the number of the round.
-fn under(name: &str, ecm: &Ecm, mut client: Client, attack: impl FnMut(usize) + Send) {
+/// long these took. The attack gets the number of the round. Answers how many
+/// requests were made by ordinary clients.
+fn under(name: &str, ecm: &Ecm, mut client: Client, attack: impl FnMut(usize) + Send) -> u64 {
     let (over, first) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         let (over, first) = (&over, &first);
         let mut attack = attack;
         let attacker = scope.spawn(move || {
@@ -97,11 +98,13 @@ fn under(name: &str, ecm: &Ecm, mut client: Client, attack: impl FnMut(usize) + 
         );
         assert!(late < PATIENCE, "{name}: {late:?}");
         attacker.join().unwrap();
+        times.len() as u64
     });
     // And so does one that comes now.
     let mut late = ecm.client();
     late.send(GET);
     late.expect(&response("x"));
+    made + 1
 }
 
 /// Says that something is over when it is dropped, also by a panic: the other thread must not go on for ever.
@@ -126,7 +129,7 @@ fn slow_heads_and_bodies() {
         let body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n";
         client.send(if number % 2 == 0 { "GET / HTTP/1.1\r\nX: " } else { body });
     }
-    under("slow heads and bodies", &ecm, ecm.client(), |_| {
+    let made = under("slow heads and bodies", &ecm, ecm.client(), |_| {
         for client in slow.iter_mut().step_by(2) {
             // It may be cut off by now.
             let _ = client.stream.write(b"x");
@@ -138,10 +141,11 @@ fn slow_heads_and_bodies() {
         assert!(answer.starts_with("HTTP/1.1 408") || number % 2 == 0 && answer.is_empty(), "{answer}");
     }
     drop(ecm);
-    node.join().unwrap();
+    // Nothing of the attack has reached the node.
+    assert_eq!(node.join().unwrap(), made);
 }
 
-/// Readers that never read: each asks again and again and takes nothing; what is held for them is bounded, and they go.
+/// Readers that never read: 20 of them ask again and again and take nothing, while others are answered.
 #[test]
 fn readers_that_never_read() {
     let ecm = manager(|config| config.send_timeout = Duration::from_secs(1));
@@ -179,7 +183,7 @@ fn malformed_requests() {
         "\r\n\r\n\r\n\r\n\r\n\r\n",
     ];
     let ordinary = ecm.client();
-    under("10,000 malformed requests", &ecm, ordinary, |round| {
+    let made = under("10,000 malformed requests", &ecm, ordinary, |round| {
         if round > 0 {
             return;
         }
@@ -191,7 +195,8 @@ fn malformed_requests() {
         }
     });
     drop(ecm);
-    node.join().unwrap();
+    // Nothing of the attack has reached the node.
+    assert_eq!(node.join().unwrap(), made);
 }
 
 /// A flood of new connections that do nothing: beyond the pace they wait in the kernel.
@@ -200,13 +205,14 @@ fn a_flood_of_new_connections() {
     let ecm = manager(|config| config.guard.new_per_second = 500);
     let node = answering(ecm.accept());
     let ordinary = ecm.client();
-    under("a flood of new connections", &ecm, ordinary, |_| {
+    let made = under("a flood of new connections", &ecm, ordinary, |_| {
         for _ in 0..50 {
             drop(ecm.client());
         }
     });
     drop(ecm);
-    node.join().unwrap();
+    // Nothing of the attack has reached the node.
+    assert_eq!(node.join().unwrap(), made);
 }
 
 /// A flood from one address far beyond its limit: 429 for it, nothing for the others.
