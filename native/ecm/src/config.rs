@@ -9,6 +9,8 @@ use megaphone_core::limits;
 use serde::Deserialize;
 use tracing::warn;
 
+use crate::tls::Section;
+
 /// Where the node's listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -75,6 +77,12 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// For the client's end after the last answer.
     pub linger_timeout: Duration,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Most TLS handshakes at a time that are not complete; never more than a quarter of `max_clients`.
+    pub max_handshakes: usize,
+    /// Requests without TLS are refused, unless they come from this machine.
+    pub require_tls: bool,
     /// Silence of the link after which a ping is sent.
     pub link_ping: Duration,
     /// Silence of the link after which it is taken for dead.
@@ -100,6 +108,9 @@ impl Config {
             send_timeout: millis(limits::SEND_TIMEOUT),
             idle_timeout: millis(limits::IDLE_TIMEOUT),
             linger_timeout: millis(limits::LINGER_TIMEOUT),
+            handshake_timeout: millis(limits::HANDSHAKE_TIMEOUT),
+            max_handshakes: limits::MAX_HANDSHAKES,
+            require_tls: false,
             link_ping: millis(limits::LINK_PING),
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
@@ -118,6 +129,13 @@ impl Config {
         seconds(&mut self.body_timeout, &file.body_timeout);
         seconds(&mut self.send_timeout, &file.send_timeout);
         seconds(&mut self.idle_timeout, &file.idle_timeout);
+        if let Some(tls) = &file.tls {
+            seconds(&mut self.handshake_timeout, &tls.handshake_timeout);
+            if let Some(Count(count)) = tls.max_handshakes {
+                self.max_handshakes = count;
+            }
+        }
+        self.require_tls = file.require_tls.unwrap_or(self.require_tls);
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
                 warn!("max_clients = {count} is more than the descriptor limit allows: {}", self.max_clients);
@@ -150,6 +168,10 @@ pub struct File {
     pub send_timeout: Option<Seconds>,
     /// Seconds between two requests.
     pub idle_timeout: Option<Seconds>,
+    /// Whether requests without TLS are refused, unless they come from this machine.
+    pub require_tls: Option<bool>,
+    /// TLS for clients.
+    pub tls: Option<Section>,
 }
 
 impl File {

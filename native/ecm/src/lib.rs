@@ -11,6 +11,7 @@
 //! | `server` | the event loop |
 //! | `slab` | the client connections |
 //! | `link` | the connection to the node |
+//! | [`tls`] | TLS between a client's socket and its state machine |
 //! | `context` | what a client's state machine sees of the loop |
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod context;
 mod link;
 mod server;
 mod slab;
+pub mod tls;
 
 use std::io;
 use std::net::TcpListener;
@@ -27,7 +29,24 @@ use std::os::unix::net::UnixStream;
 
 pub use config::{Config, Server};
 
-/// Serves the clients that come to `listener`, until `shutdown` has a byte to read or its other end is closed.
+/// Where clients come in.
+#[derive(Default)]
+pub struct Listeners {
+    /// For clients without TLS.
+    pub plain: Option<TcpListener>,
+    /// For clients with TLS.
+    pub tls: Option<(TcpListener, tls::Certificates)>,
+    /// Has a byte to read whenever the certificates are to be read again.
+    pub reload: Option<UnixStream>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(plain: TcpListener) -> Self {
+        Self { plain: Some(plain), ..Self::default() }
+    }
+}
+
+/// Serves the clients that come to `listeners`, until `shutdown` has a byte to read or its other end is closed.
 ///
 /// Then no client is accepted any more, requests without an answer get 503, virtual connections are closed in the
 /// node, and what waits is written, within [`Config::stop_timeout`].
@@ -35,6 +54,6 @@ pub use config::{Config, Server};
 /// # Errors
 /// What the system answers when the event loop cannot be set up or waited for. The loss of the link is no error: it is
 /// tried again, and clients get 503 meanwhile.
-pub fn run(listener: TcpListener, config: Config, shutdown: UnixStream) -> io::Result<()> {
-    server::Server::new(listener, config, shutdown)?.run()
+pub fn run(listeners: impl Into<Listeners>, config: Config, shutdown: UnixStream) -> io::Result<()> {
+    server::Server::new(listeners.into(), config, shutdown)?.run()
 }

@@ -5,7 +5,10 @@
 //! the memory.
 
 use megaphone_core::client::{Client, Timer};
+use megaphone_core::limits;
 use mio::net::TcpStream;
+
+use crate::tls::Session;
 
 /// Slots of one chunk: 40 kB.
 const CHUNK: usize = 1_024;
@@ -43,13 +46,28 @@ impl Bits {
     pub(crate) const ENDED: u8 = 2;
     /// In the queue of clients to be read.
     pub(crate) const QUEUED: u8 = 4;
+    /// The client came by TLS: there is a session for it.
+    pub(crate) const TLS: u8 = 8;
+    /// The session's handshake is not complete: the state machine knows nothing of the client yet.
+    pub(crate) const HANDSHAKE: u8 = 16;
+    /// The session has decrypted bytes for the state machine.
+    pub(crate) const HELD: u8 = 32;
+    /// So many records wait in the session that nothing may be read.
+    pub(crate) const FULL: u8 = 64;
 
-    pub(crate) fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
+    /// Whether one of the bits is set.
+    pub(crate) fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
     }
 
-    pub(crate) fn set(&mut self, bit: u8, on: bool) {
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    pub(crate) fn set(&mut self, bits: u8, on: bool) {
+        self.0 = if on { self.0 | bits } else { self.0 & !bits };
+    }
+
+    /// Puts down what of a session decides whether the client is read.
+    pub(crate) fn note(&mut self, session: &Session) {
+        self.set(Self::HELD, session.has_plain());
+        self.set(Self::FULL, session.pending() > limits::TLS_OUTPUT);
     }
 }
 

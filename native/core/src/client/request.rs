@@ -93,6 +93,10 @@ impl Client {
         self.flags.upgrade = head.upgrade;
         self.flags.is_head = head.is_head;
         self.flags.answered = false;
+        if io.lacks_tls() {
+            // Terminal for a BOSH client (XEP-0124, 17.2), so that it does not send the password again and again.
+            return self.refuse(403, "only https is served here", CloseReason::Protocol, io);
+        }
         let Some(window) = io.window() else {
             return self.refuse(503, "the chat server is not connected", CloseReason::Shutdown, io);
         };
@@ -175,7 +179,7 @@ impl Client {
             let Some((client, local)) = io.addresses() else {
                 return self.gone(io);
             };
-            let open = Open { kind: Kind::Http, tls: false, client, local };
+            let open = Open { kind: Kind::Http, tls: io.is_tls(), client, local };
             io.frame(&Frame::Open { id: io.id(), open });
             self.flags.open = true;
             self.credit = window;

@@ -38,6 +38,7 @@ pub fn refuse(error: HeadError, out: &mut Vec<u8>) {
 pub fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",

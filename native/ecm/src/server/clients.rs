@@ -23,6 +23,10 @@ impl Server {
         if event.is_read_closed() || event.is_error() {
             slot.bits.set(Bits::ENDED, true);
         }
+        if slot.bits.has(Bits::TLS) && event.is_writable() {
+            self.flush_session(index);
+        }
+        let Some(slot) = self.slab.at(index) else { return };
         let (pending, dead) = (slot.client.pending(), event.is_error() || event.is_write_closed());
         if dead {
             self.with(index, false, Client::gone);
@@ -36,10 +40,15 @@ impl Server {
     /// Puts a client into the queue if there is something to read and room for it.
     pub(super) fn schedule(&mut self, index: u32) {
         let Some(slot) = self.slab.at(index) else { return };
-        if !slot.bits.has(Bits::READABLE) || slot.bits.has(Bits::QUEUED) {
+        if !slot.bits.has(Bits::READABLE | Bits::HELD) || slot.bits.has(Bits::QUEUED) {
             return;
         }
-        let blocked = slot.client.room() == 0;
+        if slot.bits.has(Bits::HANDSHAKE) {
+            slot.bits.set(Bits::QUEUED, true);
+            let id = slot.id(index);
+            return self.tls.queue.push_back(id);
+        }
+        let blocked = slot.client.room() == 0 || slot.bits.has(Bits::FULL);
         // One that may not be read but has left: whatever it still sent before is of no use to an answer. A tunnel
         // and a body are read to their end first, as credit allows.
         if blocked && slot.bits.has(Bits::ENDED) && slot.client.waits_for_answer() {
@@ -69,10 +78,13 @@ impl Server {
         let Some(slot) = self.slab.at(index) else { return };
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
-        let before = slot.client.heap();
+        let secure = if slot.bits.has(Bits::TLS) { self.tls.secure(index) } else { None };
+        let before = slot.client.heap() + secure.as_ref().map_or(0, |secure| secure.session.heap());
         let mut context = Context {
             id,
             stream,
+            secure,
+            require_tls: self.config.require_tls,
             link: &mut self.link,
             closing: &mut self.closing,
             counters: &mut self.counters,
@@ -84,12 +96,20 @@ impl Server {
         if context.failed {
             slot.client.gone(&mut context);
         }
-        self.held = self.held.saturating_sub(before) + slot.client.heap();
+        let session = context.secure.map(|secure| secure.session);
+        let after = slot.client.heap() + session.as_ref().map_or(0, |session| session.heap());
+        self.held = self.held.saturating_sub(before) + after;
         if slot.client.is_closed() {
-            self.slab.remove(index);
-            return;
+            return self.remove(index);
         }
-        let timer = slot.client.timer();
+        let mut timer = slot.client.timer();
+        if let Some(session) = session {
+            slot.bits.note(session);
+            if session.pending() > 0 {
+                // The state machine has written all of it, but the client has not taken it.
+                timer = Timer::Send;
+            }
+        }
         if timer != slot.timer || (progress && timer.restarts()) {
             slot.timer = timer;
             slot.deadline = tick.saturating_add(self.config.ticks(timer));
@@ -101,17 +121,26 @@ impl Server {
         if self.accept_after.is_some_and(|after| self.now >= after) {
             self.accept_after = None;
         }
+        for index in 0..self.doors.len() {
+            self.accept_at(index);
+        }
+    }
+
+    fn accept_at(&mut self, index: usize) {
         for _ in 0..ACCEPTS {
-            if !self.acceptable || self.accept_after.is_some() || !self.has_room() {
+            if self.accept_after.is_some() || !self.has_room() {
                 return;
             }
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
+            let Some(door) = self.doors.get_mut(index).filter(|door| door.may_accept(&self.tls)) else {
+                return;
+            };
+            match door.listener.accept() {
                 Ok((stream, _)) => {
                     self.accept_complained = false;
-                    self.welcome(stream);
+                    let is_tls = door.is_tls;
+                    self.welcome(stream, is_tls);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.acceptable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.acceptable = false,
                 // The client left before it was accepted.
                 Err(error)
                     if matches!(
@@ -124,7 +153,7 @@ impl Server {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.listener.is_some() && self.slab.len() < self.config.max_clients
+        !self.doors.is_empty() && self.slab.len() < self.config.max_clients
     }
 
     /// Out of descriptors or memory: trying again at once would only burn the processor.
@@ -136,7 +165,7 @@ impl Server {
         }
     }
 
-    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream) {
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, is_tls: bool) {
         // Answers must not wait for more to send; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
         self.counters.accepted += 1;
@@ -154,7 +183,11 @@ impl Server {
             self.slab.remove(index);
             return self.pause_accept(&error);
         }
-        self.with(index, false, |_, _| {});
+        if is_tls {
+            self.begin_handshake(index);
+        } else {
+            self.with(index, false, |_, _| {});
+        }
         if self.slab.len() == self.config.max_clients {
             warn!("{} clients, the most allowed: further ones wait", self.slab.len());
         }
@@ -183,6 +216,9 @@ impl Server {
         if room == 0 {
             return self.schedule(index);
         }
+        if slot.bits.has(Bits::TLS) {
+            return self.read_secure(index);
+        }
         let Some(stream) = &mut slot.stream else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         match stream.read(&mut scratch[..room]) {
@@ -208,6 +244,7 @@ impl Server {
             return;
         }
         self.swept = self.now;
+        self.expire_handshakes();
         let tick = self.tick();
         let slots = self.slab.capacity();
         for _ in 0..slots.div_ceil(SWEEPS) {
@@ -221,6 +258,9 @@ impl Server {
             if self.congested && matches!(slot.timer, Timer::Head | Timer::Body) {
                 // Nobody reads the client: it is not to blame.
                 slot.deadline = tick.saturating_add(self.config.ticks(slot.timer));
+            } else if slot.timer == Timer::Send && slot.client.pending() == 0 {
+                // What the client does not take waits in its TLS session.
+                self.with(index, false, Client::gone);
             } else {
                 self.with(index, false, Client::timeout);
             }

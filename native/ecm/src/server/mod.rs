@@ -5,6 +5,7 @@
 
 mod clients;
 mod node;
+mod secure;
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read};
@@ -13,21 +14,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaphone_core::client::{Client, Timer};
+use megaphone_core::limits;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::{info, warn};
 
+use crate::Listeners;
 use crate::config::Config;
 use crate::context::Counters;
 use crate::link::Link;
-use crate::slab::Slab;
+use crate::slab::{Bits, Slab};
+use crate::tls::Tls;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
-const LISTENER: Token = Token(usize::MAX);
+const PLAIN: Token = Token(usize::MAX);
 const LINK: Token = Token(usize::MAX - 1);
 const SHUTDOWN: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 3);
+const SECURE: Token = Token(usize::MAX - 4);
+const RELOAD: Token = Token(usize::MAX - 5);
 
 /// Unit of deadlines, and the pace of the sweep that looks for passed ones.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,11 +51,30 @@ const ACCEPTS: usize = 256;
 /// Least time between two reports of refused requests.
 const REPORT: Duration = Duration::from_secs(60);
 
+/// Where clients come in.
+pub(crate) struct Door {
+    token: Token,
+    listener: TcpListener,
+    is_tls: bool,
+    /// Someone may be waiting.
+    acceptable: bool,
+}
+
+impl Door {
+    fn may_accept(&self, tls: &Tls) -> bool {
+        self.acceptable && !(self.is_tls && tls.queue.len() >= limits::HANDSHAKE_BACKLOG)
+    }
+}
+
 /// The event loop and everything in it.
 pub(crate) struct Server {
     poll: Poll,
-    listener: Option<TcpListener>,
+    /// None when the manager stops.
+    doors: Vec<Door>,
     shutdown: UnixStream,
+    /// Says when certificates are to be read again.
+    reload: Option<UnixStream>,
+    tls: Tls,
     config: Config,
     slab: Slab,
     link: Link,
@@ -59,8 +84,6 @@ pub(crate) struct Server {
     /// Clients may not be read: the link's output is above its mark.
     congested: bool,
     link_readable: bool,
-    /// The listener may have someone waiting.
-    acceptable: bool,
     accept_after: Option<Instant>,
     accept_complained: bool,
     /// Bytes held by all clients.
@@ -76,24 +99,34 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(
-        listener: std::net::TcpListener,
-        config: Config,
-        shutdown: StdUnixStream,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(listeners: Listeners, config: Config, shutdown: StdUnixStream) -> io::Result<Self> {
         let poll = Poll::new()?;
-        listener.set_nonblocking(true)?;
         shutdown.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
         let mut shutdown = UnixStream::from_std(shutdown);
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (secure, certificates) = listeners.tls.unzip();
+        let mut doors = Vec::new();
+        for (token, listener) in [(PLAIN, listeners.plain), (SECURE, secure)] {
+            let Some(listener) = listener else { continue };
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, token, Interest::READABLE)?;
+            doors.push(Door { token, listener, is_tls: token == SECURE, acceptable: false });
+        }
+        let mut reload = None;
+        if let Some(stream) = listeners.reload {
+            stream.set_nonblocking(true)?;
+            let stream = reload.insert(UnixStream::from_std(stream));
+            poll.registry().register(stream, RELOAD, Interest::READABLE)?;
+        }
         poll.registry().register(&mut shutdown, SHUTDOWN, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
         Ok(Self {
             poll,
-            listener: Some(listener),
+            doors,
             shutdown,
+            reload,
+            tls: Tls::new(certificates),
             slab: Slab::default(),
             link: Link::new(&config, waker, now),
             config,
@@ -101,7 +134,6 @@ impl Server {
             queue: VecDeque::new(),
             congested: false,
             link_readable: false,
-            acceptable: false,
             accept_after: None,
             accept_complained: false,
             held: 0,
@@ -136,6 +168,7 @@ impl Server {
             self.link_step();
             self.accept();
             self.read_link();
+            self.continue_handshakes();
             self.read_clients();
             self.sweep();
             self.report();
@@ -158,7 +191,10 @@ impl Server {
 
     fn timeout(&self) -> Option<Duration> {
         let runnable = !self.queue.is_empty() && !self.congested;
-        let may_accept = self.acceptable && self.accept_after.is_none() && self.has_room();
+        let may_accept = self.doors.iter().any(|door| door.may_accept(&self.tls))
+            && self.accept_after.is_none()
+            && self.has_room();
+        let runnable = runnable || !self.tls.queue.is_empty();
         if runnable || self.link_readable || may_accept {
             return Some(Duration::ZERO);
         }
@@ -172,7 +208,13 @@ impl Server {
 
     fn event(&mut self, event: &Event) {
         match event.token() {
-            LISTENER => self.acceptable = true,
+            token @ (PLAIN | SECURE) => {
+                self.doors
+                    .iter_mut()
+                    .filter(|door| door.token == token)
+                    .for_each(|door| door.acceptable = true);
+            }
+            RELOAD => self.reload(),
             LINK => self.link_readable |= event.is_readable() || event.is_read_closed() || event.is_error(),
             SHUTDOWN => self.stop(),
             WAKER => {}
@@ -184,6 +226,13 @@ impl Server {
         ticks(self.now - self.started)
     }
 
+    fn reload(&mut self) {
+        let Some(stream) = &mut self.reload else { return };
+        // Several signals are one.
+        while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+        self.tls.reload();
+    }
+
     fn stop(&mut self) {
         // Edge-triggered: read or not, it is told once; a second signal changes nothing.
         let _ = self.shutdown.read(&mut [0; 16]);
@@ -192,7 +241,7 @@ impl Server {
         }
         info!("stopping: {} clients", self.slab.len());
         self.stop_by = Some(self.now + self.config.stop_timeout);
-        self.listener = None;
+        self.doors.clear();
         for index in 0..self.slab.capacity() {
             // Indexes are below 2^32.
             self.with(index as u32, false, Client::stop);
@@ -209,12 +258,22 @@ impl Server {
         if self.link.window().is_some() && self.link.pending() > 0 {
             return false;
         }
-        (0..self.slab.capacity())
-            .all(|index| self.slab.at(index as u32).is_none_or(|slot| slot.client.pending() == 0))
+        (0..self.slab.capacity() as u32).all(|index| {
+            self.slab.at(index).is_none_or(|slot| {
+                let records =
+                    slot.bits.has(Bits::TLS).then(|| self.tls.get(index).map_or(0, |tls| tls.pending()));
+                slot.client.pending() + records.unwrap_or(0) == 0
+            })
+        })
     }
 }
 
 impl Config {
+    /// Most handshakes at a time that are not complete.
+    fn handshakes(&self) -> usize {
+        self.max_handshakes.min(self.max_clients / limits::HANDSHAKE_SHARE).max(1)
+    }
+
     /// A time limit in ticks, at least one.
     fn ticks(&self, timer: Timer) -> u32 {
         let limit = match timer {
