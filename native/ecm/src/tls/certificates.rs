@@ -44,7 +44,7 @@ impl Certificates {
     /// A text for the operator that names the file: it is missing, cannot be read, holds no certificate or key, or the
     /// two do not belong together.
     pub fn load(pairs: Vec<Pair>) -> Result<Self, String> {
-        let provider = Arc::new(super::provider());
+        let provider = Arc::new(super::compact::provider());
         let tickets = rustls::crypto::ring::Ticketer::new()
             .map_err(|error| format!("no random numbers for TLS tickets: {error}"))?;
         let config = configure(&pairs, &provider, &tickets)?;

@@ -7,12 +7,14 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `certificates` | certificates and keys, by name |
+//! | `compact` | keys that take little memory |
 //! | `session` | one connection's records |
 //! | `settings` | what an operator may choose |
 //!
 //! How the event loop uses it: `server::secure`.
 
 mod certificates;
+mod compact;
 mod session;
 mod settings;
 
@@ -20,7 +22,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use rustls::Error;
-use rustls::crypto::CryptoProvider;
 use tracing::{info, warn};
 
 pub use certificates::{Certificates, Pair};
@@ -31,10 +32,6 @@ pub use settings::{Address, Section};
 const CHUNK: usize = 1_024;
 
 type Chunk = Box<[Option<Box<Session>>]>;
-
-fn provider() -> CryptoProvider {
-    rustls::crypto::ring::default_provider()
-}
 
 /// A session, and the buffers that all use in turn.
 pub(crate) struct Secure<'a> {
