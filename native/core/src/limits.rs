@@ -273,6 +273,36 @@ pub const ACCEPT_PAUSE: u32 = 100;
 /// for name resolution.
 pub const SPARE_DESCRIPTORS: u64 = 64;
 
+/// Milliseconds for a TLS handshake, from the accept to its last message: two round trips and a phone that wakes up.
+pub const HANDSHAKE_TIMEOUT: u32 = 10_000;
+
+/// Most TLS connections whose handshake is not complete; a further one takes the place of the oldest. A flood of
+/// half-open ones leaves an honest client its two round trips unless 4,096 come within that time. They take some 20 MB.
+/// Never more than a quarter of the clients that may be there ([`HANDSHAKE_SHARE`]), so that others find a place.
+pub const MAX_HANDSHAKES: usize = 4_096;
+
+/// The part of all clients, one in so many, that may be in a handshake.
+pub const HANDSHAKE_SHARE: usize = 4;
+
+/// TLS handshakes that are continued in one turn of the event loop: some 0.3 ms of processor time each with an ECDSA
+/// key, 1 ms with one of RSA with 2,048 bits.
+pub const HANDSHAKES_PER_TURN: usize = 8;
+
+/// TLS handshakes that wait for this processor at which no TLS client is accepted: after a restart all come at once, and
+/// who waits in the kernel is not dropped as the oldest.
+pub const HANDSHAKE_BACKLOG: usize = 256;
+
+/// Longest TLS record, in bytes: header, text, and the most that a cipher may add (RFC 5246, 6.2.3; RFC 8446, 5.2 has
+/// less). A client can make the connection manager hold one that is not complete, and the text of one that is.
+pub const TLS_RECORD: usize = 5 + 16_384 + 2_048;
+
+/// Bytes of records that wait for a TLS client at which nothing more is read from it: it may ask for answers of the TLS
+/// layer (key updates) without end. One record of data, and some of those.
+pub const TLS_OUTPUT: usize = 2 * TLS_RECORD;
+
+/// Reads after a refused TLS handshake whose bytes are dropped, so that the client gets the alert, and not a reset.
+pub const REFUSED_READS: u8 = 8;
+
 /// The limits of one connection table that hold memory; the defaults are the constants above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableLimits {

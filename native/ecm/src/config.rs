@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::guard::Settings;
 use crate::options::{Listen, LogFormat, LogLevel};
+use crate::tls::Section;
 
 /// Where the node's listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -101,6 +102,12 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Who the clients are, and what each may do.
     pub guard: Settings,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Most TLS handshakes at a time that are not complete; never more than a quarter of `max_clients`.
+    pub max_handshakes: usize,
+    /// Requests without TLS are refused, unless they come from this machine.
+    pub require_tls: bool,
 }
 
 impl Config {
@@ -127,6 +134,9 @@ impl Config {
             admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),
             guard: Settings::default(),
+            handshake_timeout: millis(limits::HANDSHAKE_TIMEOUT),
+            max_handshakes: limits::MAX_HANDSHAKES,
+            require_tls: false,
         }
     }
 
@@ -168,6 +178,13 @@ impl Config {
             self.link_ping = self.link_silence / 3;
         }
         seconds(&mut self.drain_timeout, &file.drain_timeout);
+        if let Some(tls) = &file.tls {
+            seconds(&mut self.handshake_timeout, &tls.handshake_timeout);
+            if let Some(Count(count)) = tls.max_handshakes {
+                self.max_handshakes = count;
+            }
+        }
+        self.require_tls = file.require_tls.unwrap_or(self.require_tls);
         if let Some(Count(count)) = file.max_clients {
             if count > self.max_clients {
                 warn!(
@@ -248,6 +265,10 @@ pub struct File {
     pub log: Option<LogLevel>,
     /// How the log is written.
     pub log_format: Option<LogFormat>,
+    /// Whether requests without TLS are refused, unless they come from this machine.
+    pub require_tls: Option<bool>,
+    /// TLS for clients.
+    pub tls: Option<Section>,
 }
 
 /// A network of `trusted_proxies`.

@@ -1,7 +1,7 @@
 //! What a client's state machine sees of the event loop.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::metrics::Traffic;
 use crate::refusals::{RefusalLog, Refusals};
 use crate::server::figures::Told;
 use crate::slab;
+use crate::tls::Secure;
 
 /// What happened since the start, for the log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +41,9 @@ pub(crate) struct Context<'a> {
     pub(crate) id: u64,
     pub(crate) index: u32,
     pub(crate) stream: &'a TcpStream,
+    /// For a client that came by TLS.
+    pub(crate) secure: Option<Secure<'a>>,
+    pub(crate) require_tls: bool,
     /// The link of its virtual connection, or the one that a new one would go to; `None`: no link is up.
     pub(crate) link: Option<&'a mut Link>,
     pub(crate) counters: &'a mut Counters,
@@ -94,14 +98,19 @@ impl Io for Context<'_> {
         if self.failed {
             return 0;
         }
+        let mut stream = self.stream;
         loop {
-            match (&mut &*self.stream).write(bytes) {
+            let result = match &mut self.secure {
+                Some(secure) => secure.session.write(bytes, &mut stream, secure.scratch),
+                None => stream.write(bytes),
+            };
+            match result {
                 Ok(count) => {
                     self.traffic.bytes_out += count as u64;
                     return count;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return 0,
                 Err(_) => {
                     self.failed = true;
                     return 0;
@@ -111,7 +120,12 @@ impl Io for Context<'_> {
     }
 
     fn shutdown_write(&mut self) {
-        if self.stream.shutdown(Shutdown::Write).is_err() {
+        let written = match &mut self.secure {
+            Some(secure) => secure.session.close(&mut self.stream, secure.scratch),
+            None => Ok(true),
+        };
+        let result = written.and_then(|all| if all { self.stream.shutdown(Shutdown::Write) } else { Ok(()) });
+        if result.is_err() {
             self.failed = true;
         }
     }
@@ -161,7 +175,13 @@ impl Io for Context<'_> {
     }
 
     fn is_tls(&self) -> bool {
-        self.guard.is_tls(self.index)
+        self.secure.is_some() || self.guard.is_tls(self.index)
+    }
+
+    fn lacks_tls(&self) -> bool {
+        // A proxy on this machine may have ended TLS.
+        let is_local = || self.stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+        self.require_tls && !self.is_tls() && !is_local()
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `link` | the connection to the node |
 //! | `metrics` | what is counted and measured |
 //! | `admin` | the address that tells it |
+//! | [`tls`] | TLS between a client's socket and its state machine |
 //! | `context` | what a client's state machine sees of the loop |
 
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ mod server;
 pub mod signals;
 mod slab;
 mod systemd;
+pub mod tls;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -47,7 +49,22 @@ use std::sync::Arc;
 pub use config::{Config, Server};
 pub use listen::Listener;
 
-/// Serves the clients that come to `listener`, until `commands` says otherwise ([`signals::Command`]) or its other end
+/// Where clients come in; at least one of both.
+#[derive(Default)]
+pub struct Listeners {
+    /// For clients without TLS.
+    pub plain: Option<Listener>,
+    /// For clients with TLS.
+    pub tls: Option<(Listener, tls::Certificates)>,
+}
+
+impl<L: Into<Listener>> From<L> for Listeners {
+    fn from(plain: L) -> Self {
+        Self { plain: Some(plain.into()), tls: None }
+    }
+}
+
+/// Serves the clients that come to `listeners`, until `commands` says otherwise ([`signals::Command`]) or its other end
 /// is closed.
 ///
 /// Draining: no client is accepted any more, each is told to close with its next answer, and the manager ends when all
@@ -57,8 +74,8 @@ pub use listen::Listener;
 /// # Errors
 /// What the system answers when the admin address cannot be had, or the event loop not be set up or waited for. The loss of the link is no error: it is
 /// tried again, and clients get 503 meanwhile.
-pub fn run(listener: impl Into<Listener>, config: Config, commands: UnixStream) -> io::Result<()> {
+pub fn run(listeners: impl Into<Listeners>, config: Config, commands: UnixStream) -> io::Result<()> {
     let shared = Arc::new(metrics::Shared::new(config.max_clients, config.max_held));
     let _admin = config.admin.map(|address| admin::Admin::start(address, Arc::clone(&shared))).transpose()?;
-    server::Server::new(listener.into(), config, commands, shared)?.run()
+    server::Server::new(listeners.into(), config, commands, shared)?.run()
 }

@@ -44,7 +44,7 @@ impl Listener {
     pub fn open(listen: SocketAddr, reuse_port: bool) -> Result<Self, String> {
         match Self::inherited()? {
             Some(listener) => Ok(listener),
-            None => Self::bind(listen, reuse_port),
+            None => Self::bind(listen, reuse_port, "--listen"),
         }
     }
 
@@ -65,7 +65,11 @@ impl Listener {
         }
     }
 
-    fn bind(address: SocketAddr, reuse_port: bool) -> Result<Self, String> {
+    /// Binds an address; `option` is the one that names it.
+    ///
+    /// # Errors
+    /// As [`Listener::open`].
+    pub fn bind(address: SocketAddr, reuse_port: bool, option: &str) -> Result<Self, String> {
         let bound = if reuse_port {
             shared(address).map(|socket| Self { socket, origin: Origin::Shared })
         } else {
@@ -78,7 +82,7 @@ impl Listener {
             ),
             io::ErrorKind::AddrInUse => format!(
                 "{address} is in use by another program (perhaps by a running megaphone-ecm, or by ejabberd's own HTTP \
-                 listener): stop that one, or choose another port with --listen"
+                 listener): stop that one, or choose another port with {option}"
             ),
             io::ErrorKind::PermissionDenied => format!(
                 "no permission to listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE"

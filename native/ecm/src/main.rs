@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use megaphone_ecm::config::{Admin, File, Server, raise_descriptor_limit};
 use megaphone_ecm::options::{Listen, LogFormat, LogLevel, Options};
-use megaphone_ecm::{Listener, signals};
+use megaphone_ecm::tls::{Address, Pair};
+use megaphone_ecm::{Listener, Listeners, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -18,7 +19,8 @@ use tracing_subscriber::filter::LevelFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Holds the connections of chat clients (BOSH, WebSocket) in front of ejabberd and carries them over links to its
-/// listener `module: megaphone`. Clients get 503 while ejabberd is away. SIGTERM drains it, SIGINT stops it at once.
+/// listener `module: megaphone`. Clients get 503 while ejabberd is away. SIGTERM drains it, SIGINT stops it at
+/// once, SIGHUP reads the TLS certificates again.
 #[derive(Parser, Debug)]
 #[command(
     version,
@@ -27,7 +29,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
     /dev/null). What is given here wins over the file."
 )]
 struct Arguments {
-    /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280]
+    /// Address and port for the clients; port 0 takes a free one [default: 127.0.0.1:5280, or
+    /// none if there is one for TLS]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<Listen>,
     /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]; more than once for a cluster
@@ -42,6 +45,15 @@ struct Arguments {
     /// Where metrics and health are told: a port of 127.0.0.1, or ADDR:PORT [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<Admin>,
+    /// Address and port for clients that come by TLS [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    tls_listen: Option<Address>,
+    /// PEM file with the certificate for TLS and those between it and its authority
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// PEM file with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -78,6 +90,13 @@ impl Arguments {
             file.link_secret = None;
             file.link_secret_file = Some(path.clone());
         }
+        if let Some(address) = self.tls_listen {
+            file.tls.get_or_insert_default().listen = Some(address);
+        }
+        if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
+            let pair = Pair { certificate: certificate.clone(), key: key.clone() };
+            file.tls.get_or_insert_default().certificate = vec![pair];
+        }
         Ok(File {
             listen: self.listen.or(file.listen),
             admin: self.admin.or(file.admin),
@@ -108,7 +127,9 @@ fn check(path: &Path) -> Result<(), String> {
     // For warnings; the limit that is raised is the one that `max_clients` follows from.
     log(LevelFilter::WARN, LogFormat::Text);
     let _ = raise_descriptor_limit();
-    print!("{}", Options::new(&file)?);
+    let options = Options::new(&file)?;
+    options.certificates()?;
+    print!("{options}");
     Ok(())
 }
 
@@ -120,15 +141,37 @@ fn start(file: &File) -> Result<(), String> {
         Err(error) => warn!("the limit of descriptors cannot be raised: {error}"),
     }
     let options = Options::new(file)?;
-    let listener = Listener::open(options.listen, options.reuse_port)?;
+    let listeners = open(&options)?;
     let commands = signals::watch().map_err(|error| format!("cannot watch signals: {error}"))?;
-    let address = listener.socket.local_addr().map_err(|error| error.to_string())?;
-    match options.log_format {
-        // Said at any level: who starts the program may wait for it.
-        LogFormat::Text => eprintln!("listening on {address}"),
-        LogFormat::Json => info!("listening on {address}"),
+    say_where(&listeners, options.log_format).map_err(|error| error.to_string())?;
+    megaphone_ecm::run(listeners, options.config, commands).map_err(|error| error.to_string())
+}
+
+fn open(options: &Options) -> Result<Listeners, String> {
+    let plain = options.listen.map(|address| Listener::open(address, options.reuse_port)).transpose()?;
+    let tls = match options.certificates()? {
+        Some((address, certificates)) => {
+            Some((Listener::bind(address, options.reuse_port, "--tls-listen")?, certificates))
+        }
+        None => None,
+    };
+    Ok(Listeners { plain, tls })
+}
+
+fn say_where(listeners: &Listeners, format: LogFormat) -> io::Result<()> {
+    let say = |text: &str, listener: &Listener| {
+        let address = listener.socket.local_addr()?;
+        match format {
+            // Said at any level: who starts the program may wait for it.
+            LogFormat::Text => eprintln!("{text} {address}"),
+            LogFormat::Json => info!("{text} {address}"),
+        }
+        Ok(())
+    };
+    if let Some((listener, _)) = &listeners.tls {
+        say("listening with TLS on", listener)?;
     }
-    megaphone_ecm::run(listener, options.config, commands).map_err(|error| error.to_string())
+    listeners.plain.as_ref().map_or(Ok(()), |listener| say("listening on", listener))
 }
 
 fn log(level: LevelFilter, format: LogFormat) {

@@ -11,6 +11,7 @@ use toml::Value;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, File, Server};
+use crate::tls::{Address, Certificates, Pair, Section};
 
 /// Where clients connect if nothing else is said.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5_280);
@@ -92,8 +93,10 @@ from_text!(Listen, LogFormat, LogLevel);
 /// What is in force.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address and port for the clients.
-    pub listen: SocketAddr,
+    /// Address and port for clients without TLS.
+    pub listen: Option<SocketAddr>,
+    /// Address and port for clients with TLS, and the certificates.
+    pub tls: Option<(SocketAddr, Vec<Pair>)>,
     /// Whether several processes share the port.
     pub reuse_port: bool,
     /// How much is logged.
@@ -114,14 +117,44 @@ impl Options {
     pub fn new(file: &File) -> Result<Self, String> {
         let mut config = Config::new(Server::Tcp(SERVER.to_owned()));
         config.apply(file)?;
+        let tls = secure(file.tls.as_ref())?;
+        let listen = file.listen.map(|Listen(address)| address);
         Ok(Self {
-            listen: file.listen.map_or(LISTEN, |Listen(address)| address),
+            listen: listen.or(if tls.is_none() { Some(LISTEN) } else { None }),
+            tls,
             reuse_port: file.reuse_port.unwrap_or_default(),
             log: file.log.map_or(LevelFilter::INFO, |LogLevel(level)| level),
             log_format: file.log_format.unwrap_or_default(),
             link_secret_file: file.link_secret_file.clone(),
             config,
         })
+    }
+
+    /// Reads the certificates, if there are any, for the address with TLS.
+    ///
+    /// # Errors
+    /// A text for the operator, which names the file.
+    pub fn certificates(&self) -> Result<Option<(SocketAddr, Certificates)>, String> {
+        let Some((address, pairs)) = &self.tls else { return Ok(None) };
+        Certificates::load(pairs.clone()).map(|certificates| Some((*address, certificates)))
+    }
+
+    /// The section `[tls]` with what is in force.
+    fn section(&self) -> Option<Value> {
+        let (address, pairs) = self.tls.as_ref()?;
+        let path = |path: &PathBuf| Value::String(path.display().to_string());
+        let pair = |pair: &Pair| {
+            let files = [("certificate", path(&pair.certificate)), ("key", path(&pair.key))];
+            Value::Table(files.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+        };
+        let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+        let table = [
+            ("listen", Value::String(address.to_string())),
+            ("certificate", Value::Array(pairs.iter().map(pair).collect())),
+            ("handshake_timeout", number(self.config.handshake_timeout.as_secs())),
+            ("max_handshakes", number(self.config.max_handshakes as u64)),
+        ];
+        Some(Value::Table(table.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
     }
 
     /// Each key of a file with its value, in the order of [`File`]; `None` if it stands for nothing.
@@ -149,7 +182,7 @@ impl Options {
             _ => None,
         };
         vec![
-            ("listen", text(&self.listen)),
+            ("listen", self.listen.and_then(|address| text(&address))),
             ("server", Some(servers)),
             ("links", count(config.links)),
             ("link_secret", secret),
@@ -176,7 +209,22 @@ impl Options {
             ("admin", config.admin.and_then(|address| text(&address))),
             ("log", text(&self.log)),
             ("log_format", text(&format)),
+            ("require_tls", Some(Value::Boolean(config.require_tls))),
+            ("tls", self.section()),
         ]
+    }
+}
+
+/// Where clients come by TLS, and with what.
+fn secure(section: Option<&Section>) -> Result<Option<(SocketAddr, Vec<Pair>)>, String> {
+    let Some(section) = section else { return Ok(None) };
+    match (section.listen, section.certificate.is_empty()) {
+        (Some(Address(address)), false) => Ok(Some((address, section.certificate.clone()))),
+        (None, _) => Err("TLS needs an address for its clients: `listen` in [tls], or --tls-listen".to_owned()),
+        (Some(_), true) => Err(
+            "TLS needs a certificate: [[tls.certificate]] with `certificate` and `key`, or --tls-certificate and --tls-key"
+                .to_owned(),
+        ),
     }
 }
 

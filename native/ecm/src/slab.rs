@@ -5,9 +5,11 @@
 //! the memory.
 
 use megaphone_core::client::{Client, Timer};
+use megaphone_core::limits;
 use mio::net::TcpStream;
 
 use crate::links::LinkIndex;
+use crate::tls::Session;
 
 /// Slots of one chunk: 40 kB.
 const CHUNK: usize = 1_024;
@@ -38,28 +40,44 @@ const _: () = assert!(size_of::<Slot>() <= 40);
 
 /// What was seen of the socket.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bits(u8);
+pub(crate) struct Bits(u16);
 
 impl Bits {
     /// There may be something to read.
-    pub(crate) const READABLE: u8 = 1;
+    pub(crate) const READABLE: u16 = 1;
     /// The client has ended its stream.
-    pub(crate) const ENDED: u8 = 2;
+    pub(crate) const ENDED: u16 = 2;
     /// In the queue of clients to be read.
-    pub(crate) const QUEUED: u8 = 4;
+    pub(crate) const QUEUED: u16 = 4;
     /// A PROXY header is due, before anything else.
-    pub(crate) const PREFACE: u8 = 8;
+    pub(crate) const PREFACE: u16 = 8;
     /// What it says of others is believed.
-    pub(crate) const TRUSTED: u8 = 16;
+    pub(crate) const TRUSTED: u16 = 16;
     /// It was refused when it came, and waits for its answer to be read.
-    pub(crate) const TURNED: u8 = 32;
+    pub(crate) const TURNED: u16 = 32;
 
-    pub(crate) fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
+    /// The client comes by TLS; while there is no session for it yet, that begins behind a PROXY header.
+    pub(crate) const TLS: u16 = 64;
+    /// The session's handshake is not complete: the state machine knows nothing of the client yet.
+    pub(crate) const HANDSHAKE: u16 = 128;
+    /// The session has decrypted bytes for the state machine.
+    pub(crate) const HELD: u16 = 256;
+    /// So many records wait in the session that nothing may be read.
+    pub(crate) const FULL: u16 = 512;
+
+    /// Whether one of the bits is set.
+    pub(crate) fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
     }
 
-    pub(crate) fn set(&mut self, bit: u8, on: bool) {
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    pub(crate) fn set(&mut self, bits: u16, on: bool) {
+        self.0 = if on { self.0 | bits } else { self.0 & !bits };
+    }
+
+    /// Puts down what of a session decides whether the client is read.
+    pub(crate) fn note(&mut self, session: &Session) {
+        self.set(Self::HELD, session.has_plain());
+        self.set(Self::FULL, session.pending() > limits::TLS_OUTPUT);
     }
 }
 

@@ -42,6 +42,10 @@ pub trait Io {
     fn window(&self) -> Option<u32>;
     /// The client's address and the one that it connected to; `None` if the client is gone.
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr)>;
+    /// Whether the client may only ask by TLS and did not come by it.
+    fn lacks_tls(&self) -> bool {
+        false
+    }
     /// Sends a frame on the link. Only called while the link is up.
     fn frame(&mut self, frame: &Frame<'_>);
     /// Writes to the client as much as it takes now: 0 if nothing, also when the client is gone.

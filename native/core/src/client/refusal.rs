@@ -32,6 +32,10 @@ pub enum Refusal {
     ProxyMalformed,
     /// A trusted proxy whose PROXY header was not complete in time. Closed.
     ProxyTimeout,
+    /// A request without TLS where it is required: 403.
+    TlsRequired,
+    /// A TLS handshake that failed, or was not complete in time. Closed.
+    TlsHandshake,
     /// The clients hold as much memory as they may: 503, or closed within an answer.
     Memory,
     /// There is no link to the node: 503.
@@ -49,7 +53,7 @@ impl Refusal {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Unsupported,
         Self::HeadTooLarge,
@@ -61,6 +65,8 @@ impl Refusal {
         Self::ProxyUntrusted,
         Self::ProxyMalformed,
         Self::ProxyTimeout,
+        Self::TlsRequired,
+        Self::TlsHandshake,
         Self::Memory,
         Self::NoLink,
         Self::NodeBusy,
@@ -83,6 +89,8 @@ impl Refusal {
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyMalformed => "proxy_malformed",
             Self::ProxyTimeout => "proxy_timeout",
+            Self::TlsRequired => "tls_required",
+            Self::TlsHandshake => "tls_handshake",
             Self::Memory => "memory",
             Self::NoLink => "no_link",
             Self::NodeBusy => "node_busy",
@@ -99,7 +107,9 @@ impl Refusal {
             | Self::HeadTooLarge
             | Self::BodyTooLarge
             | Self::ProxyUntrusted
-            | Self::ProxyMalformed => CloseReason::Protocol,
+            | Self::ProxyMalformed
+            | Self::TlsRequired
+            | Self::TlsHandshake => CloseReason::Protocol,
             Self::HeadTimeout | Self::BodyTimeout | Self::ProxyTimeout => CloseReason::Timeout,
             Self::AddressClients | Self::AddressRate | Self::Memory => CloseReason::Limit,
             Self::NoLink | Self::Stopping => CloseReason::Shutdown,
@@ -123,6 +133,8 @@ impl fmt::Display for Refusal {
             Self::ProxyUntrusted => "not one of trusted_proxies, and proxy_protocol is on",
             Self::ProxyMalformed => "no PROXY header, or a malformed one (proxy_protocol)",
             Self::ProxyTimeout => "PROXY header too slow (head_timeout)",
+            Self::TlsRequired => "request without TLS (require_tls)",
+            Self::TlsHandshake => "TLS handshake failed or too slow (handshake_timeout, max_handshakes)",
             Self::Memory => "the clients hold too much memory (max_held)",
             Self::NoLink => "no link to ejabberd",
             Self::NodeBusy => "ejabberd is full or stopping",

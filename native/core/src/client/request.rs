@@ -128,6 +128,10 @@ impl Client {
         self.flags.upgrade = head.upgrade;
         self.flags.is_head = head.is_head;
         self.flags.answered = false;
+        if io.lacks_tls() {
+            // Terminal for a BOSH client (XEP-0124, 17.2), so that it does not send the password again and again.
+            return self.refuse(Refusal::TlsRequired, 403, "only https is served here", io);
+        }
         let Some(window) = io.window() else {
             return self.refuse(Refusal::NoLink, 503, "the chat server is not connected", io);
         };

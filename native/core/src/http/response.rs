@@ -53,6 +53,7 @@ pub fn refuse(error: HeadError, out: &mut Vec<u8>) {
 pub fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

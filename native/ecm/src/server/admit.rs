@@ -43,7 +43,14 @@ impl Server {
         if !expects && let Err(refusal) = self.guard.enter(index, ip, true, now) {
             return self.turn_away(index, refusal, peer);
         }
+        if !expects && self.is_secure(index) {
+            return self.begin_handshake(index);
+        }
         self.with(index, false, |_, _| {});
+    }
+
+    fn is_secure(&mut self, index: u32) -> bool {
+        self.slab.at(index).is_some_and(|slot| slot.bits.has(Bits::TLS))
     }
 
     /// Takes what a proxy sent before the first request.
@@ -51,7 +58,13 @@ impl Server {
         match self.guard.header(index, bytes) {
             Ok((_, None)) => self.schedule(index),
             Ok((used, Some(source))) => {
-                if self.introduce(index, source) {
+                if !self.introduce(index, source) {
+                    return;
+                }
+                if self.is_secure(index) {
+                    self.begin_handshake(index);
+                    self.handshake(index, &mut bytes[used..].to_vec());
+                } else {
                     self.with(index, true, |client, io| client.input(&bytes[used..], io));
                 }
             }
@@ -104,7 +117,8 @@ impl Server {
 
     /// Answers 429, as long as not too many of those that were refused wait for their answer to be read.
     fn turn_away(&mut self, index: u32, refusal: Refusal, peer: SocketAddr) {
-        if self.guard.turned_away >= limits::MAX_TURNED_AWAY {
+        // Before the handshake nothing can be said to a client that speaks TLS.
+        if self.guard.turned_away >= limits::MAX_TURNED_AWAY || self.is_secure(index) {
             return self.shut_out(index, refusal, peer);
         }
         self.guard.turned_away += 1;
@@ -119,6 +133,7 @@ impl Server {
         if self.slab.at(index).is_some_and(|slot| slot.bits.has(Bits::TURNED)) {
             self.guard.turned_away -= 1; // it was counted when the bit was set
         }
+        self.end_session(index);
         self.guard.leave(index, self.millis());
         // One that its state machine has closed is counted as gone already.
         if let Some(state) = self.slab.at(index).and_then(|slot| figures::state(slot)) {

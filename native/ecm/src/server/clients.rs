@@ -10,11 +10,12 @@ use mio::{Interest, Token};
 use tracing::warn;
 
 use super::figures::{self, Told};
-use super::{ACCEPTS, SWEEPS, Server, TICK};
+use super::{ACCEPTS, Door, SWEEPS, Server, TICK};
 use crate::context::Context;
 use crate::link::Link;
 use crate::metrics::State;
 use crate::slab::{self, Bits};
+use crate::tls::Secure;
 
 impl Server {
     pub(super) fn client_event(&mut self, id: u64, event: &Event) {
@@ -26,6 +27,10 @@ impl Server {
         if event.is_read_closed() || event.is_error() {
             slot.bits.set(Bits::ENDED, true);
         }
+        if slot.bits.has(Bits::TLS) && event.is_writable() {
+            self.flush_session(index);
+        }
+        let Some(slot) = self.slab.at(index) else { return };
         let (pending, dead) = (slot.client.pending(), event.is_error() || event.is_write_closed());
         if dead {
             self.with(index, false, Client::gone);
@@ -39,10 +44,15 @@ impl Server {
     /// Puts a client into the queue if there is something to read and room for it.
     pub(super) fn schedule(&mut self, index: u32) {
         let Some(slot) = self.slab.at(index) else { return };
-        if !slot.bits.has(Bits::READABLE) || slot.bits.has(Bits::QUEUED) {
+        if !slot.bits.has(Bits::READABLE | Bits::HELD) || slot.bits.has(Bits::QUEUED) {
             return;
         }
-        let blocked = slot.client.room() == 0;
+        if slot.bits.has(Bits::HANDSHAKE) {
+            slot.bits.set(Bits::QUEUED, true);
+            let id = slot.id(index);
+            return self.tls.queue.push_back(id);
+        }
+        let blocked = slot.client.room() == 0 || slot.bits.has(Bits::FULL);
         // One that may not be read but has left: whatever it still sent before is of no use to an answer. A tunnel
         // and a body are read to their end first, as credit allows.
         if blocked && slot.bits.has(Bits::ENDED) && slot.client.waits_for_answer() {
@@ -72,7 +82,8 @@ impl Server {
         let Some(slot) = self.slab.at(index) else { return };
         let id = slot.id(index);
         let Some(stream) = &slot.stream else { return };
-        let before = slot.client.heap();
+        let secure = if slot.bits.has(Bits::TLS) { self.tls.secure(index) } else { None };
+        let before = slot.client.heap() + secure.as_ref().map_or(0, |secure| secure.session.heap());
         let was_open = slot.client.is_open();
         let place = if was_open { Some(slot.link) } else { self.links.best() };
         let state = figures::state(slot);
@@ -80,6 +91,8 @@ impl Server {
             id,
             index,
             stream,
+            secure,
+            require_tls: self.config.require_tls,
             link: place.and_then(|place| self.links.get(place)),
             counters: &mut self.counters,
             guard: &mut self.guard,
@@ -105,7 +118,13 @@ impl Server {
         slot.link = place.unwrap_or(slot.link);
         let new_id = context.id;
         let told = context.told;
-        self.held = self.held.saturating_sub(before) + slot.client.heap();
+        let (mut heap, mut records) = (slot.client.heap(), 0);
+        if let Some(Secure { session, .. }) = context.secure {
+            slot.bits.note(session);
+            heap += session.heap();
+            records = session.pending();
+        }
+        self.held = self.held.saturating_sub(before) + heap;
         if let Some(state) = state {
             self.traffic.moved(state, figures::state(slot));
         }
@@ -115,7 +134,11 @@ impl Server {
         if slot.client.is_closed() {
             return self.free(index);
         }
-        let timer = if slot.bits.has(Bits::PREFACE) { Timer::Head } else { slot.client.timer() };
+        let mut timer = if slot.bits.has(Bits::PREFACE) { Timer::Head } else { slot.client.timer() };
+        if records > 0 {
+            // The state machine has written all of it, but the client has not taken it.
+            timer = Timer::Send;
+        }
         if timer == Timer::None {
             slot.deadline = figures::waiting_since(slot, told, stamp);
             slot.timer = timer;
@@ -147,20 +170,28 @@ impl Server {
         if self.accept_after.is_some_and(|after| self.now >= after) {
             self.accept_after = None;
         }
+        for index in 0..self.doors.len() {
+            self.accept_at(index);
+        }
+    }
+
+    fn accept_at(&mut self, index: usize) {
         for _ in 0..ACCEPTS {
-            if !self.acceptable || self.accept_after.is_some() || !self.has_room() {
+            if self.accept_after.is_some() || !self.has_room() {
                 return;
             }
-            if !self.may_accept() {
+            let may_accept = |door: &&mut Door| door.may_accept(&self.tls);
+            if self.doors.get_mut(index).filter(may_accept).is_none() || !self.may_accept() {
                 return;
             }
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
+            let Some(door) = self.doors.get_mut(index) else { return };
+            match door.listener.accept() {
                 Ok((stream, peer)) => {
+                    let is_tls = door.is_tls;
                     self.guard.accepted(self.millis());
-                    self.welcome(stream, peer);
+                    self.welcome(stream, peer, is_tls);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.acceptable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.acceptable = false,
                 // The client left before it was accepted.
                 Err(error)
                     if matches!(
@@ -173,7 +204,7 @@ impl Server {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.listener.is_some() && !self.life.is_starting() && self.slab.len() < self.config.max_clients
+        !self.doors.is_empty() && !self.life.is_starting() && self.slab.len() < self.config.max_clients
     }
 
     /// Out of descriptors or memory: trying again at once would only burn the processor.
@@ -188,7 +219,7 @@ impl Server {
         }
     }
 
-    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: std::net::SocketAddr, is_tls: bool) {
         // Answers must not wait for more to send; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
         self.counters.accepted += 1;
@@ -201,6 +232,7 @@ impl Server {
             id = slab::next(id);
         }
         slot.rename(id);
+        slot.bits.set(Bits::TLS, is_tls);
         let Some(stream) = &mut slot.stream else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(stream, Token(id as usize), interest) {
@@ -243,6 +275,9 @@ impl Server {
         if room == 0 {
             return self.schedule(index);
         }
+        if slot.bits.has(Bits::TLS) && !slot.bits.has(Bits::PREFACE) {
+            return self.read_secure(index);
+        }
         let Some(stream) = &mut slot.stream else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         match stream.read(&mut scratch[..room]) {
@@ -273,6 +308,7 @@ impl Server {
             return;
         }
         self.swept = self.now;
+        self.expire_handshakes();
         let tick = self.tick();
         self.guard.sweep(SWEEPS, self.millis());
         let slots = self.slab.capacity();
@@ -290,6 +326,10 @@ impl Server {
                 // Nobody reads the client: it is not to blame.
                 Some(slot) if unread => slot.deadline = tick.saturating_add(self.config.ticks(slot.timer)),
                 Some(slot) if slot.bits.has(Bits::PREFACE) => self.late_preface(index),
+                // What the client does not take waits in its TLS session.
+                Some(slot) if slot.timer == Timer::Send && slot.client.pending() == 0 => {
+                    self.with(index, false, Client::gone);
+                }
                 _ => self.with(index, false, Client::timeout),
             }
         }

@@ -10,12 +10,12 @@ use tracing::{debug, info, warn};
 use super::{Server, ticks};
 use crate::listen::{self, Origin};
 use crate::signals::Command;
+use crate::slab::Bits;
 use crate::systemd;
 
 /// How far the manager's life has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
-    origin: Origin,
     /// No clients are taken before this, nor before the link's first attempt has ended.
     start_by: Option<Instant>,
     /// The listening socket is emptied after this, and closed.
@@ -26,9 +26,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(origin: Origin, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            origin,
             start_by: Some(now + millis(limits::START_WAIT)),
             close_after: None,
             drain_by: None,
@@ -77,7 +76,7 @@ impl Server {
         match command {
             Command::Drain if !self.life.is_ending() => self.drain(),
             Command::Drain | Command::Stop => self.stop(),
-            Command::Reload => info!("SIGHUP: nothing is read anew in this version"),
+            Command::Reload => self.tls.reload(),
         }
     }
 
@@ -92,7 +91,7 @@ impl Server {
             systemd::ready();
         }
         if close {
-            self.empty_listener();
+            self.empty_listeners();
         }
         if self.life.drain_by.is_none() || self.life.stop_by.is_some() {
             return;
@@ -100,7 +99,7 @@ impl Server {
         if end {
             warn!("drain_timeout has passed: {} clients are cut off", self.slab.len());
             self.stop();
-        } else if self.listener.is_none() && self.slab.len() == 0 {
+        } else if self.doors.is_empty() && self.slab.len() == 0 {
             self.stop();
         }
     }
@@ -110,15 +109,16 @@ impl Server {
         systemd::draining();
         self.life.start_by = None;
         self.life.drain_by = Some(self.now + self.config.drain_timeout);
-        match (self.life.origin, &self.listener) {
-            (Origin::Shared, Some(listener)) => {
-                if let Err(error) = listen::turn_away(listener) {
-                    debug!("new clients cannot be turned to other processes: {error}");
-                }
-                self.life.close_after = Some(self.now + millis(limits::DRAIN_ACCEPT));
+        // Who waits in a socket that others hold, too, is left to them.
+        self.doors.retain(|door| door.origin != Origin::Inherited);
+        for door in self.doors.iter().filter(|door| door.origin == Origin::Shared) {
+            if let Err(error) = listen::turn_away(&door.listener) {
+                debug!("new clients cannot be turned to other processes: {error}");
             }
-            (Origin::Bound, Some(_)) => self.life.close_after = Some(self.now),
-            _ => self.listener = None,
+            self.life.close_after = Some(self.now + millis(limits::DRAIN_ACCEPT));
+        }
+        if self.life.close_after.is_none() && !self.doors.is_empty() {
+            self.life.close_after = Some(self.now);
         }
         info!(
             "draining: {} clients, {} s at most; SIGINT or a second SIGTERM stops at once",
@@ -138,12 +138,13 @@ impl Server {
         }
     }
 
-    /// Takes who waits in the listening socket, a turn's worth at a time, and closes it when nobody does.
-    fn empty_listener(&mut self) {
-        self.acceptable = true;
+    /// Takes who waits in the listening sockets, a turn's worth at a time, and closes them when nobody does.
+    fn empty_listeners(&mut self) {
+        self.doors.iter_mut().for_each(|door| door.acceptable = true);
         self.accept();
-        if !self.acceptable || self.accept_after.is_some() || !self.has_room() {
-            self.listener = None;
+        let waits = self.doors.iter().any(|door| door.acceptable);
+        if !waits || self.accept_after.is_some() || !self.has_room() {
+            self.doors.clear();
             self.life.close_after = None;
         }
     }
@@ -158,7 +159,7 @@ impl Server {
         self.life.stop_by = Some(self.now + self.config.stop_timeout);
         self.life.start_by = None;
         self.life.close_after = None;
-        self.listener = None;
+        self.doors.clear();
         for index in 0..self.slab.capacity() {
             self.with(index as u32, false, Client::stop);
         }
@@ -174,8 +175,12 @@ impl Server {
         if self.links.iter().any(|link| link.window().is_some() && link.pending() > 0) {
             return false;
         }
-        (0..self.slab.capacity())
-            .all(|index| self.slab.at(index as u32).is_none_or(|slot| slot.client.pending() == 0))
+        (0..self.slab.capacity() as u32).all(|index| {
+            let Some(slot) = self.slab.at(index) else { return true };
+            let is_tls = slot.bits.has(Bits::TLS);
+            let records = if is_tls { self.tls.get(index).map_or(0, |tls| tls.pending()) } else { 0 };
+            slot.client.pending() + records == 0
+        })
     }
 }
 

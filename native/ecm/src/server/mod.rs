@@ -9,6 +9,7 @@ mod complaint;
 mod drain;
 pub(crate) mod figures;
 mod node;
+mod secure;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,24 +24,27 @@ use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::{info, warn};
 
+use crate::Listeners;
 use crate::config::Config;
 use crate::context::Counters;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::links::Links;
-use crate::listen::Listener;
+use crate::listen::{Listener, Origin};
 use crate::metrics::{Shared, Traffic};
 use crate::refusals::RefusalLog;
 use crate::slab::Slab;
+use crate::tls::Tls;
 use complaint::Complaint;
 use drain::Life;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
-const LISTENER: Token = Token(usize::MAX);
-const SHUTDOWN: Token = Token(usize::MAX - 1);
-const WAKER: Token = Token(usize::MAX - 2);
+const PLAIN: Token = Token(usize::MAX);
+const SECURE: Token = Token(usize::MAX - 1);
+const SHUTDOWN: Token = Token(usize::MAX - 2);
+const WAKER: Token = Token(usize::MAX - 3);
 /// The first link; the others follow below.
-const LINKS: usize = usize::MAX - 3;
+const LINKS: usize = usize::MAX - 4;
 
 /// Unit of deadlines, and the pace of the sweep that looks for passed ones.
 const TICK: Duration = Duration::from_millis(100);
@@ -58,18 +62,34 @@ const ACCEPTS: usize = 256;
 /// Least time between two reports of refused requests.
 const REPORT: Duration = Duration::from_secs(60);
 
+/// Where clients come in.
+struct Door {
+    token: Token,
+    listener: TcpListener,
+    origin: Origin,
+    is_tls: bool,
+    /// Someone may be waiting.
+    acceptable: bool,
+}
+
+impl Door {
+    fn may_accept(&self, tls: &Tls) -> bool {
+        self.acceptable && !(self.is_tls && tls.queue.len() >= limits::HANDSHAKE_BACKLOG)
+    }
+}
+
 /// The event loop and everything in it.
 pub(crate) struct Server {
     poll: Poll,
-    listener: Option<TcpListener>,
+    /// None when the manager takes no clients any more.
+    doors: Vec<Door>,
+    tls: Tls,
     shutdown: UnixStream,
     config: Config,
     slab: Slab,
     links: Links,
     /// Clients with something to read, in turn.
     queue: VecDeque<u64>,
-    /// The listener may have someone waiting.
-    acceptable: bool,
     accept_after: Option<Instant>,
     accept_complaint: Complaint,
     full_complaint: Complaint,
@@ -93,24 +113,30 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(
-        listener: Listener,
+        listeners: Listeners,
         config: Config,
         shutdown: StdUnixStream,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
-        let Listener { socket: listener, origin } = listener;
         let poll = Poll::new()?;
-        listener.set_nonblocking(true)?;
         shutdown.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
         let mut shutdown = UnixStream::from_std(shutdown);
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (secure, certificates) = listeners.tls.unzip();
+        let mut doors = Vec::new();
+        for (token, listener) in [(PLAIN, listeners.plain), (SECURE, secure)] {
+            let Some(Listener { socket, origin }) = listener else { continue };
+            socket.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(socket);
+            poll.registry().register(&mut listener, token, Interest::READABLE)?;
+            doors.push(Door { token, listener, origin, is_tls: token == SECURE, acceptable: false });
+        }
         poll.registry().register(&mut shutdown, SHUTDOWN, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
         Ok(Self {
             poll,
-            listener: Some(listener),
+            doors,
+            tls: Tls::new(certificates),
             shutdown,
             slab: Slab::default(),
             links: Links::new(&config, &waker, now),
@@ -119,7 +145,6 @@ impl Server {
             pace_said: None,
             config,
             queue: VecDeque::new(),
-            acceptable: false,
             accept_after: None,
             accept_complaint: Complaint::default(),
             full_complaint: Complaint::default(),
@@ -129,7 +154,7 @@ impl Server {
             now,
             swept: now,
             sweep_at: 0,
-            life: Life::new(origin, now),
+            life: Life::new(now),
             counters: Counters::default(),
             traffic: Traffic::default(),
             shared,
@@ -158,6 +183,7 @@ impl Server {
             self.links_step();
             self.accept();
             self.read_links();
+            self.continue_handshakes();
             self.read_clients();
             self.sweep();
             self.live();
@@ -180,8 +206,11 @@ impl Server {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let may_accept = self.acceptable && self.accept_after.is_none() && self.has_room();
-        if !self.queue.is_empty() || self.links.iter().any(|link| link.readable) || may_accept {
+        let may_accept = self.accept_after.is_none()
+            && self.has_room()
+            && self.doors.iter().any(|door| door.may_accept(&self.tls));
+        let runnable = !self.queue.is_empty() || !self.tls.queue.is_empty();
+        if runnable || self.links.iter().any(|link| link.readable) || may_accept {
             return Some(Duration::ZERO);
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
@@ -196,7 +225,12 @@ impl Server {
 
     fn event(&mut self, event: &Event) {
         match event.token() {
-            LISTENER => self.acceptable = true,
+            token @ (PLAIN | SECURE) => {
+                self.doors
+                    .iter_mut()
+                    .filter(|door| door.token == token)
+                    .for_each(|door| door.acceptable = true);
+            }
             SHUTDOWN => self.control(),
             WAKER => {}
             Token(token) if token > LINKS - limits::MAX_MANAGER_LINKS => {
@@ -219,6 +253,11 @@ impl Server {
 }
 
 impl Config {
+    /// How many handshakes may be incomplete at a time.
+    fn handshakes(&self) -> usize {
+        self.max_handshakes.min(self.max_clients / limits::HANDSHAKE_SHARE).max(1)
+    }
+
     /// A time limit in ticks, at least one.
     fn ticks(&self, timer: Timer) -> u32 {
         let limit = match timer {

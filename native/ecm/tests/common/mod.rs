@@ -2,9 +2,10 @@
 #![allow(dead_code, unused_imports, unreachable_pub)] // each test binary uses its own part
 
 pub mod program;
+pub mod tls;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 pub use megaphone_core::limits;
 pub use megaphone_core::link::{CloseReason, Decoder, ErrorCode, Frame, Hello, Open, ReadyMode, Role};
 pub use megaphone_ecm::signals::Command;
-use megaphone_ecm::{Config, Server};
+use megaphone_ecm::tls::Certificates;
+use megaphone_ecm::{Config, Listeners, Server};
 
 /// Nothing that a test waits for takes that long.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -20,6 +22,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// A running connection manager; stopped, and its result checked, when dropped.
 pub struct Ecm {
     pub address: SocketAddr,
+    /// For clients with TLS, if there are certificates.
+    pub secure: Option<SocketAddr>,
     pub node: TcpListener,
     shutdown: Option<UnixStream>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -31,14 +35,35 @@ impl Ecm {
     }
 
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(change, None)
+    }
+
+    pub fn launch(change: impl FnOnce(&mut Config), certificates: Option<Certificates>) -> Self {
+        Self::launch_at("127.0.0.1".parse().unwrap(), change, certificates)
+    }
+
+    pub fn launch_at(
+        ip: IpAddr,
+        change: impl FnOnce(&mut Config),
+        certificates: Option<Certificates>,
+    ) -> Self {
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let mut config = Config::new(Server::Tcp(node.local_addr().unwrap().to_string()));
         change(&mut config);
         let (shutdown, reader) = UnixStream::pair().unwrap();
-        let thread = std::thread::spawn(move || megaphone_ecm::run(listener, config, reader));
-        Self { address, node, shutdown: Some(shutdown), thread: Some(thread) }
+        let tls = certificates.map(|certificates| (TcpListener::bind((ip, 0)).unwrap(), certificates));
+        let secure = tls.as_ref().map(|(listener, _)| listener.local_addr().unwrap());
+        let tls = tls.map(|(listener, certificates)| (listener.into(), certificates));
+        let listeners = Listeners { plain: Some(listener.into()), tls };
+        let thread = std::thread::spawn(move || megaphone_ecm::run(listeners, config, reader));
+        Self { address, secure, node, shutdown: Some(shutdown), thread: Some(thread) }
+    }
+
+    /// Asks for the certificates to be read again.
+    pub fn reload(&mut self) {
+        self.command(Command::Reload);
     }
 
     /// The manager and its link, greeted.

@@ -1,0 +1,142 @@
+//! TLS for clients: a layer between a client's socket and its state machine, which sees decrypted bytes and nothing of
+//! TLS.
+//!
+//! rustls does the protocol, in its unbuffered form: it keeps no buffers of its own, so an idle session has none. A
+//! session is found by the index of the client's slot; clients without TLS pay nothing for it.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `certificates` | certificates and keys, by name |
+//! | `compact` | keys that take little memory |
+//! | `session` | one connection's records |
+//! | `settings` | what an operator may choose |
+//!
+//! How the event loop uses it: `server::secure`.
+
+mod certificates;
+mod compact;
+mod session;
+mod settings;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use rustls::Error;
+use tracing::{info, warn};
+
+pub use certificates::{Certificates, Pair};
+pub(crate) use session::{Scratch, Session};
+pub use settings::{Address, Section};
+
+/// Sessions of one chunk of the table: 8 kB of pointers.
+const CHUNK: usize = 1_024;
+
+type Chunk = Box<[Option<Box<Session>>]>;
+
+/// A session, and the buffers that all use in turn.
+pub(crate) struct Secure<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// One handshake that is not complete.
+#[derive(Clone, Copy)]
+struct Handshake {
+    client: u64,
+    deadline: Instant,
+}
+
+/// All sessions, by the index of the client's slot.
+#[derive(Default)]
+pub(crate) struct Tls {
+    certificates: Option<Certificates>,
+    chunks: Vec<Option<Chunk>>,
+    /// By the order in which they began, which is that of their deadlines.
+    handshakes: BTreeMap<u64, Handshake>,
+    turns: u64,
+    /// Clients whose handshake has something to read, in turn.
+    pub(crate) queue: VecDeque<u64>,
+    pub(crate) scratch: Scratch,
+}
+
+impl Tls {
+    pub(crate) fn new(certificates: Option<Certificates>) -> Self {
+        Self { certificates, ..Self::default() }
+    }
+
+    /// Reads the certificates again; says how that went in the log.
+    pub(crate) fn reload(&mut self) {
+        let Some(certificates) = &mut self.certificates else {
+            return info!("no certificates are configured that could be read again");
+        };
+        match certificates.reload() {
+            Ok(()) => info!("certificates were read again: {}", certificates.len()),
+            Err(why) => warn!("certificates were not read again, the old ones stay: {why}"),
+        }
+    }
+
+    /// Begins the session of a new client.
+    ///
+    /// # Errors
+    /// There are no certificates, or no random numbers.
+    pub(crate) fn start(&mut self, index: u32, client: u64, deadline: Instant) -> Result<(), Error> {
+        let Some(certificates) = &self.certificates else { return Err(Error::NoCertificatesPresented) };
+        let mut session = Box::new(Session::new(certificates.config())?);
+        self.turns += 1;
+        session.turn = self.turns;
+        self.handshakes.insert(self.turns, Handshake { client, deadline });
+        *self.place(index) = Some(session);
+        Ok(())
+    }
+
+    /// The client of the handshake that began first.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.handshakes.values().next().map(|handshake| handshake.client)
+    }
+
+    /// The client of a handshake that has taken too long.
+    pub(crate) fn expired(&self, now: Instant) -> Option<u64> {
+        self.handshakes
+            .values()
+            .next()
+            .filter(|handshake| handshake.deadline <= now)
+            .map(|handshake| handshake.client)
+    }
+
+    /// How many handshakes are not complete.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// The handshake is over.
+    pub(crate) fn established(&mut self, index: u32) {
+        let turn = self.get(index).map_or(0, |session| std::mem::take(&mut session.turn));
+        self.handshakes.remove(&turn);
+    }
+
+    /// Takes a session out.
+    pub(crate) fn remove(&mut self, index: u32) -> Option<Box<Session>> {
+        let session = self.place(index).take()?;
+        self.handshakes.remove(&session.turn);
+        Some(session)
+    }
+
+    pub(crate) fn get(&mut self, index: u32) -> Option<&mut Session> {
+        self.secure(index).map(|secure| secure.session)
+    }
+
+    pub(crate) fn secure(&mut self, index: u32) -> Option<Secure<'_>> {
+        let chunk = self.chunks.get_mut(index as usize / CHUNK)?.as_mut()?;
+        let session = chunk[index as usize % CHUNK].as_mut()?;
+        Some(Secure { session, scratch: &mut self.scratch })
+    }
+
+    fn place(&mut self, index: u32) -> &mut Option<Box<Session>> {
+        let chunk = index as usize / CHUNK;
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, || None);
+        }
+        let chunk = self.chunks[chunk].get_or_insert_with(|| (0..CHUNK).map(|_| None).collect());
+        &mut chunk[index as usize % CHUNK]
+    }
+}
