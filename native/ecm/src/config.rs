@@ -272,6 +272,9 @@ mod tests {
             ("max_clients = -1\n", ["line 1", "max_clients"]),
             ("server = 'nowhere'\n", ["line 1", "nowhere"]),
             ("server = 3\n", ["line 1", "server"]),
+            ("require_tls = 1\n", ["line 1", "require_tls"]),
+            ("[tls]\nlisten = 'a'\n", ["line 2", "`a`"]),
+            ("[tls]\n\ncertificates = []\n", ["line 3", "certificates"]),
         ] {
             let error = File::parse(text).unwrap_err();
             for part in parts {

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::net::Shutdown;
 
-use megaphone_core::client::Client;
+use megaphone_core::client::{Client, Timer};
 use megaphone_core::http::response;
 use megaphone_core::limits;
 use tracing::debug;
@@ -78,6 +78,8 @@ impl Server {
         self.tls.established(index);
         if let Some(slot) = self.slab.at(index) {
             slot.bits.set(Bits::HANDSHAKE, false);
+            // The state machine's limits begin here.
+            slot.timer = Timer::None;
         }
         if let Some(session) = self.tls.get(index) {
             debug!("TLS: {}", session.describe());

@@ -17,6 +17,9 @@ mod certificates;
 mod compact;
 mod session;
 mod settings;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

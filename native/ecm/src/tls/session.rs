@@ -58,6 +58,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// The client has said that it sends nothing more.
     closed_by_peer: bool,
+    /// rustls has reported an error, and must not be asked again.
+    broken: bool,
     /// Our end of the stream is to be closed when all is written.
     ending: bool,
 }
@@ -70,6 +72,7 @@ impl Session {
             turn: 0,
             phase: Phase::Handshake,
             closed_by_peer: false,
+            broken: false,
             ending: false,
         })
     }
@@ -126,7 +129,7 @@ impl Session {
     ///
     /// # Errors
     /// The client broke the protocol, or the two have nothing in common: it was sent an alert. Or the socket failed.
-    /// `ended()` and nothing else is of use then.
+    /// No bytes pass any more then.
     pub(crate) fn receive(
         &mut self,
         bytes: &mut [u8],
@@ -187,7 +190,7 @@ impl Session {
     /// # Errors
     /// As [`Session::write`].
     pub(crate) fn close(&mut self, stream: &mut impl Write, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.phase == Phase::Open && !self.ending {
+        if self.phase == Phase::Open && !self.ending && !self.broken {
             self.put(Then::CloseNotify, stream, scratch)?;
         }
         self.ending = true;
@@ -274,6 +277,15 @@ impl Session {
 
     /// Lets rustls work on `input` until it needs more; answers how many bytes it used.
     fn work(&mut self, input: &mut [u8], scratch: &mut Scratch, then: Then<'_>) -> Result<usize, Error> {
+        if self.broken {
+            return Err(Error::General("the session is broken".to_owned()));
+        }
+        let result = self.work_on(input, scratch, then);
+        self.broken = result.is_err();
+        result
+    }
+
+    fn work_on(&mut self, input: &mut [u8], scratch: &mut Scratch, then: Then<'_>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
             let status = self.connection.process_tls_records(&mut input[used..]);
@@ -317,7 +329,7 @@ impl Session {
                 // Early data, which is not offered.
                 Ok(_) => return Err(Error::General("an unexpected state of TLS".to_owned())),
                 Err(error) => {
-                    self.encode_alert(scratch);
+                    self.encode_alert(input.get_mut(used + discard..).unwrap_or_default(), scratch);
                     return Err(error);
                 }
             }
@@ -328,10 +340,12 @@ impl Session {
         }
     }
 
-    fn encode_alert(&mut self, scratch: &mut Scratch) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
+    /// After an error: what rustls has queued, and nothing else. Asked for more it would go on with the bytes that it
+    /// refused, so it gets exactly those that follow.
+    fn encode_alert(&mut self, rest: &mut [u8], scratch: &mut Scratch) {
+        while self.connection.wants_write() {
+            let status = self.connection.process_tls_records(rest);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
             let encoded = encode(&mut scratch.cipher, 64, |out| {
                 data.encode(out).map_err(|error| match error {
                     EncodeError::InsufficientSize(size) => Some(size.required_size),

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,6 +42,7 @@ impl Authority {
         };
         std::fs::write(&pair.certificate, made.cert.pem()).unwrap();
         std::fs::write(&pair.key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&pair.key, std::fs::Permissions::from_mode(0o644)).unwrap();
         self.roots.add(made.cert.der().clone()).unwrap();
         pair
     }
