@@ -79,6 +79,8 @@ pub struct Config {
     pub linger_timeout: Duration,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
+    /// How long a TLS handshake is not dropped for another one.
+    pub handshake_grace: Duration,
     /// Most TLS handshakes at a time that are not complete; never more than a quarter of `max_clients`.
     pub max_handshakes: usize,
     /// Requests without TLS are refused, unless they come from this machine.
@@ -109,6 +111,7 @@ impl Config {
             idle_timeout: millis(limits::IDLE_TIMEOUT),
             linger_timeout: millis(limits::LINGER_TIMEOUT),
             handshake_timeout: millis(limits::HANDSHAKE_TIMEOUT),
+            handshake_grace: millis(limits::HANDSHAKE_GRACE),
             max_handshakes: limits::MAX_HANDSHAKES,
             require_tls: false,
             link_ping: millis(limits::LINK_PING),

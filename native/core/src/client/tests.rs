@@ -1,5 +1,6 @@
 //! The state machine against a world made of vectors.
 
+mod insecure;
 mod mishaps;
 
 use std::net::{Ipv4Addr, SocketAddr};

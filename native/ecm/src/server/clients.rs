@@ -131,9 +131,10 @@ impl Server {
             if self.accept_after.is_some() || !self.has_room() {
                 return;
             }
-            let Some(door) = self.doors.get_mut(index).filter(|door| door.may_accept(&self.tls)) else {
+            let Some(door) = self.doors.get_mut(index) else { return };
+            if !door.may_accept(&self.tls, &self.config, self.now) {
                 return;
-            };
+            }
             match door.listener.accept() {
                 Ok((stream, _)) => {
                     self.accept_complained = false;

@@ -61,8 +61,8 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    fn may_accept(&self, tls: &Tls) -> bool {
-        self.acceptable && !(self.is_tls && tls.queue.len() >= limits::HANDSHAKE_BACKLOG)
+    fn may_accept(&self, tls: &Tls, config: &Config, now: Instant) -> bool {
+        self.acceptable && (!self.is_tls || tls.has_room(config.handshakes(), now))
     }
 }
 
@@ -191,7 +191,7 @@ impl Server {
 
     fn timeout(&self) -> Option<Duration> {
         let runnable = !self.queue.is_empty() && !self.congested;
-        let may_accept = self.doors.iter().any(|door| door.may_accept(&self.tls))
+        let may_accept = self.doors.iter().any(|door| door.may_accept(&self.tls, &self.config, self.now))
             && self.accept_after.is_none()
             && self.has_room();
         let runnable = runnable || !self.tls.queue.is_empty();

@@ -16,15 +16,15 @@ use crate::slab::Bits;
 const NOT_TLS: &str = "plain HTTP was sent to a port for https";
 
 impl Server {
-    /// Begins the handshake of a client that was accepted just now. The oldest one of too many makes room for it.
+    /// Begins the handshake of a client that was accepted just now. The oldest one of too many makes room for it, which
+    /// has had its time.
     pub(super) fn begin_handshake(&mut self, index: u32) {
         while self.tls.handshakes() >= self.config.handshakes() {
             let Some(oldest) = self.tls.oldest().and_then(|id| self.slab.find(id)) else { break };
             self.fail_handshake(oldest, "dropped as the oldest of too many");
         }
-        let deadline = self.now + self.config.handshake_timeout;
         let Some(slot) = self.slab.at(index) else { return };
-        let started = self.tls.start(index, slot.id(index), deadline);
+        let started = self.tls.start(index, slot.id(index), &self.config, self.now);
         slot.bits.set(Bits::TLS | Bits::HANDSHAKE, true);
         if let Err(error) = started {
             self.fail_handshake(index, &error.to_string());

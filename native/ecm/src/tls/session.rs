@@ -1,13 +1,15 @@
 //! One TLS connection: records in and out, on top of a socket that does not block. Buffers exist only while something
 //! is in them.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use megaphone_core::limits;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
 use rustls::{Error, ServerConfig};
+
+use super::output::{encode, write_some};
 
 /// Buffers that all sessions use in turn; empty between two calls.
 #[derive(Debug, Default)]
@@ -391,42 +393,4 @@ impl Session {
             self.held = None;
         }
     }
-}
-
-/// Appends to `out` what `put` writes into a slice of `guess` bytes, or of as many as it asks for by its error.
-fn encode(
-    out: &mut Vec<u8>,
-    guess: usize,
-    mut put: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), Error> {
-    let start = out.len();
-    let mut size = guess;
-    for _ in 0..2 {
-        out.resize(start + size, 0);
-        match put(&mut out[start..]) {
-            Ok(count) => {
-                out.truncate(start + count);
-                return Ok(());
-            }
-            Err(Some(required)) => size = required,
-            Err(None) => break,
-        }
-    }
-    out.truncate(start);
-    Err(Error::EncryptError)
-}
-
-/// Writes until the socket takes no more; answers how much it took.
-fn write_some(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match stream.write(&bytes[written..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use megaphone_ecm::Config;
 use megaphone_ecm::tls::{Certificates, Pair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -15,7 +16,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use super::DEADLINE;
+use super::{DEADLINE, Ecm, Node};
 
 /// Files of certificates, removed when dropped; whatever was made here, its clients trust.
 pub struct Authority {
@@ -145,4 +146,14 @@ impl<S: Read + Write> TlsClient<S> {
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         }
     }
+}
+
+/// A manager with a certificate for `a.example`, its link, and the authority.
+pub fn start(change: impl FnOnce(&mut Config)) -> (Authority, Ecm, Node, SocketAddr) {
+    let mut authority = Authority::new();
+    let certificates = authority.load("a", &["a.example"]);
+    let ecm = Ecm::launch(change, Some(certificates));
+    let node = ecm.accept();
+    let address = ecm.secure.unwrap();
+    (authority, ecm, node, address)
 }
