@@ -9,7 +9,7 @@
 
 -import(megaphone_test, [wait_until/1]).
 -import(megaphone_test_node, [address/2, call/4, listener/3, handlers/0]).
--import(megaphone_test_program, [client/2, await_line/2, await_exit/1, tell/2, text/2]).
+-import(megaphone_test_program, [client/2, client/3, await_line/2, await_exit/1, tell/2, text/2]).
 
 suite() -> [{timetrap, {seconds, 120}}].
 
@@ -24,6 +24,7 @@ all() ->
         bosh_session_has_the_clients_address,
         websocket_session_has_the_clients_address,
         two_connection_managers,
+        https_and_wss,
         nothing_private_in_the_logs
     ].
 
@@ -174,6 +175,22 @@ two_connection_managers(Config) ->
     ok = tell(A, "ping"),
     _ = await_line(A, "\"pong\""),
     leave(A).
+
+https_and_wss(Config) ->
+    %% By TLS to the connection manager clients log in and talk as without it, by BOSH and by WebSocket.
+    Node = proplists:get_value(node, Config),
+    {Secure, Port, Certificate} = megaphone_test_program:secure_ecm(server(Node), proplists:get_value(priv_dir, Config)),
+    lists:foreach(fun({Scheme, Path}) ->
+        [One, Other] = users(Config, 2),
+        Url = lists:flatten(io_lib:format("~s://127.0.0.1:~b~s", [Scheme, Port, Path])),
+        {Status, Output} = await_exit(client("chat.mjs", [
+            "--url", Url, "--domain", "localhost", "--users", One ++ "," ++ Other, "--passwords", password(One), "--json"
+        ], #{env => [{"NODE_EXTRA_CA_CERTS", Certificate}]})),
+        ?assertEqual({0, Output}, {Status, Output}),
+        ?assertMatch({match, _}, re:run(Output, "\"ok\":true.*\"messages\":6,\"largest\":100000"))
+    end, [{"https", "/bosh"}, {"wss", "/ws"}]),
+    {0, _} = megaphone_test_program:stop(Secure),
+    ok = wait_until(fun() -> length(call(Node, megaphone, links, [])) =:= 1 end).
 
 nothing_private_in_the_logs(Config) ->
     %% At the usual log level neither ejabberd nor the connection manager logs a password, a session id or a message.

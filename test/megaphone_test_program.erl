@@ -5,7 +5,7 @@
 -include("megaphone_test.hrl").
 
 -export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
--export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, client/2, root/0, text/2]).
+-export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, client/2, client/3, root/0, text/2]).
 -export_type([program/0]).
 
 -opaque program() :: pid().
@@ -200,6 +200,21 @@ ecm_ready(Listen, Server, Args) ->
     _ = await_line(Program, "takes clients"),
     {Program, binary_to_integer(Port)}.
 
+%% One that clients reach by TLS alone. The certificate, by which it may be trusted, is made in the directory.
+-spec secure_ecm(string(), file:filename()) -> {program(), inet:port_number(), Certificate :: file:filename()}.
+secure_ecm(Server, Dir) ->
+    [Certificate, Key] = [filename:join(Dir, Name) || Name <- ["ecm-certificate.pem", "ecm-key.pem"]],
+    {0, _} = run(os:find_executable("openssl"), [
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", Key, "-out", Certificate
+    ], #{}),
+    Tls = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", Certificate, "--tls-key", Key],
+    Program = start_bound(ecm_file(), ["--server", Server | Tls], #{}),
+    Line = await_line(Program, "listening with TLS on "),
+    _ = await_line(Program, " up ("),
+    [_, Port] = binary:split(Line, <<"127.0.0.1:">>),
+    {Program, binary_to_integer(Port), Certificate}.
+
 %% It must not outlive the test, however that ends; it is a server and does not watch its input.
 -spec start_bound(file:filename(), [string()], options()) -> program().
 start_bound(File, Args, Options) ->
@@ -222,11 +237,15 @@ ecm_file() ->
 %% One of test/clients.
 -spec client(string(), [string()]) -> program().
 client(Name, Args) ->
+    client(Name, Args, #{}).
+
+-spec client(string(), [string()], options()) -> program().
+client(Name, Args, Options) ->
     Dir = filename:join([root(), "test", "clients"]),
     filelib:is_dir(filename:join(Dir, "node_modules")) orelse error("the packages of the test clients are missing: run `make setup'"),
     case os:find_executable("node") of
         false -> error("node was not found: run `make setup'");
-        Node -> start(Node, [filename:join(Dir, Name) | Args], #{})
+        Node -> start(Node, [filename:join(Dir, Name) | Args], Options)
     end.
 
 %% The string in a member of an object, of one line of JSON.

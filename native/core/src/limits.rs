@@ -276,10 +276,13 @@ pub const SPARE_DESCRIPTORS: u64 = 64;
 /// Milliseconds for a TLS handshake, from the accept to its last message: two round trips and a phone that wakes up.
 pub const HANDSHAKE_TIMEOUT: u32 = 10_000;
 
-/// Most TLS connections whose handshake is not complete; a further one takes the place of the oldest. A flood of
-/// half-open ones leaves an honest client its two round trips unless 4,096 come within that time. They take some 20 MB.
-/// Never more than a quarter of the clients that may be there ([`HANDSHAKE_SHARE`]), so that others find a place.
+/// Most TLS connections whose handshake is not complete; a further one takes the place of the oldest, if that has had
+/// [`HANDSHAKE_GRACE`], and waits in the kernel if not. They take some 20 MB. Never more than a quarter of the clients that may be there ([`HANDSHAKE_SHARE`]), so that others find a place.
 pub const MAX_HANDSHAKES: usize = 4_096;
+
+/// Milliseconds that a TLS handshake is not dropped for another one: two round trips. A flood of half-open handshakes
+/// delays honest clients, whoever has begun can complete; and when all clients come at once none of them is dropped.
+pub const HANDSHAKE_GRACE: u32 = 500;
 
 /// The part of all clients, one in so many, that may be in a handshake.
 pub const HANDSHAKE_SHARE: usize = 4;
@@ -289,7 +292,7 @@ pub const HANDSHAKE_SHARE: usize = 4;
 pub const HANDSHAKES_PER_TURN: usize = 8;
 
 /// TLS handshakes that wait for this processor at which no TLS client is accepted: after a restart all come at once, and
-/// who waits in the kernel is not dropped as the oldest.
+/// their time limit should not begin before their turn is near.
 pub const HANDSHAKE_BACKLOG: usize = 256;
 
 /// Longest TLS record, in bytes: header, text, and the most that a cipher may add (RFC 5246, 6.2.3; RFC 8446, 5.2 has

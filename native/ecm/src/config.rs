@@ -88,6 +88,14 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// For the client's end after the last answer.
     pub linger_timeout: Duration,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How long a TLS handshake is not dropped for another one.
+    pub handshake_grace: Duration,
+    /// Most TLS handshakes at a time that are not complete; never more than a quarter of `max_clients`.
+    pub max_handshakes: usize,
+    /// Requests without TLS are refused, unless they come from this machine.
+    pub require_tls: bool,
     /// Silence of the link after which a ping is sent.
     pub link_ping: Duration,
     /// Silence of the link after which it is taken for dead.
@@ -102,12 +110,6 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Who the clients are, and what each may do.
     pub guard: Settings,
-    /// For a TLS handshake.
-    pub handshake_timeout: Duration,
-    /// Most TLS handshakes at a time that are not complete; never more than a quarter of `max_clients`.
-    pub max_handshakes: usize,
-    /// Requests without TLS are refused, unless they come from this machine.
-    pub require_tls: bool,
 }
 
 impl Config {
@@ -127,6 +129,10 @@ impl Config {
             send_timeout: millis(limits::SEND_TIMEOUT),
             idle_timeout: millis(limits::IDLE_TIMEOUT),
             linger_timeout: millis(limits::LINGER_TIMEOUT),
+            handshake_timeout: millis(limits::HANDSHAKE_TIMEOUT),
+            handshake_grace: millis(limits::HANDSHAKE_GRACE),
+            max_handshakes: limits::MAX_HANDSHAKES,
+            require_tls: false,
             link_ping: millis(limits::LINK_PING),
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
@@ -134,9 +140,6 @@ impl Config {
             admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),
             guard: Settings::default(),
-            handshake_timeout: millis(limits::HANDSHAKE_TIMEOUT),
-            max_handshakes: limits::MAX_HANDSHAKES,
-            require_tls: false,
         }
     }
 
@@ -592,6 +595,9 @@ mod tests {
             ("ipv6_prefix = 129\n", ["line 1", "from 1 to 128"]),
             ("trusted_proxies = ['10.0.0.0/8', '10.1.0.0/8']\n", ["line 1", "the network is 10.0.0.0/8"]),
             ("proxy_protocol = true\n", ["proxy_protocol", "trusted_proxies"]),
+            ("require_tls = 1\n", ["line 1", "require_tls"]),
+            ("[tls]\nlisten = 'a'\n", ["line 2", "`a`"]),
+            ("[tls]\n\ncertificates = []\n", ["line 3", "certificates"]),
         ] {
             let error = File::parse(text).unwrap_err();
             for part in parts {

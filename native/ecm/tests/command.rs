@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::process::Output;
 
 use common::program::*;
+use common::tls::Authority;
 use common::*;
 
 #[test]
@@ -25,6 +26,8 @@ fn help_explains() {
         "unix:/PATH",
         "megaphone-ecm check",
         "SIGTERM",
+        "--tls-listen",
+        "SIGHUP",
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
@@ -151,7 +154,7 @@ fn a_reload_goes_on_serving() {
     node.send(&hello(limits::WINDOW));
     assert!(matches!(node.next(), Event::Hello(_)));
     signal(&running.0, rustix::process::Signal::HUP);
-    running.wait_for("SIGHUP");
+    running.wait_for("no certificates are configured");
     let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
     client.send(GET);
     let id = node.first(GET);
@@ -219,6 +222,84 @@ fn serves_and_stops_by_signal() {
         running.1.read_to_string(&mut log).unwrap();
         assert!(!log.contains("geheim"), "{log}");
     }
+}
+
+/// With certificates alone there is no plain port; SIGHUP reads them again, a failure is said with the file's name and
+/// changes nothing, and the process goes on.
+#[test]
+fn certificates_are_read_again_by_signal() {
+    let mut authority = Authority::new();
+    let pair = authority.pair("a", &["a.example"]);
+    let (certificate, key) = (pair.certificate.to_str().unwrap(), pair.key.to_str().unwrap());
+    let tls = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", certificate, "--tls-key", key];
+    let mut running = Running::start(&tls);
+    // The file was made for everybody to read.
+    assert!(running.wait_for("WARN the key ").starts_with(key));
+    let address = running.wait_for("listening with TLS on ").parse().unwrap();
+    let before = Authority::certificate(&pair);
+    std::fs::remove_file(&pair.key).unwrap();
+    signal(&running.0, rustix::process::Signal::HUP);
+    assert!(running.wait_for("the old ones stay: ").contains(key));
+    let mut client = authority.client(address, "a.example");
+    client.greet().unwrap();
+    assert_eq!(client.certificate(), before);
+    authority.pair("a", &["a.example"]);
+    signal(&running.0, rustix::process::Signal::HUP);
+    assert_eq!(running.wait_for("certificates were read again: "), "1");
+    let mut client = authority.client(address, "a.example");
+    client.greet().unwrap();
+    assert_eq!(client.certificate(), Authority::certificate(&pair));
+    signal(&running.0, rustix::process::Signal::TERM);
+    let mut log = String::new();
+    running.1.read_to_string(&mut log).unwrap();
+    assert!(running.0.wait().unwrap().success());
+    assert!(!log.contains("listening on"), "{log}");
+}
+
+/// SIGHUP without certificates is no end.
+#[test]
+fn a_signal_without_certificates_changes_nothing() {
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", "127.0.0.1:1"]);
+    running.wait_for("listening on ");
+    signal(&running.0, rustix::process::Signal::HUP);
+    running.wait_for("no certificates are configured");
+}
+
+/// The section [tls] of a file is taken, with several certificates, and both ports; mistakes in it are explained.
+#[test]
+fn certificates_may_stand_in_the_file() {
+    let mut authority = Authority::new();
+    let [one, other] = ["a", "b"].map(|name| authority.pair(name, &[&format!("{name}.example")]));
+    let section = |key: &std::path::Path| {
+        format!(
+            "listen = '127.0.0.1:0'\nrequire_tls = true\n[tls]\nlisten = '127.0.0.1:0'\n[[tls.certificate]]\n\
+             certificate = '{}'\nkey = '{}'\n[[tls.certificate]]\ncertificate = '{}'\nkey = '{}'\n",
+            one.certificate.display(),
+            one.key.display(),
+            other.certificate.display(),
+            key.display()
+        )
+    };
+    let file = authority.dir.join("ecm.toml");
+    let name = file.to_str().unwrap().to_owned();
+    std::fs::write(&file, section(&other.key)).unwrap();
+    let mut running = Running::start(&["--config", &name]);
+    let address = running.wait_for("listening with TLS on ").parse().unwrap();
+    running.wait_for("listening on ");
+    for (name, pair) in [("a.example", &one), ("b.example", &other)] {
+        let mut client = authority.client(address, name);
+        client.greet().unwrap();
+        assert_eq!(client.certificate(), Authority::certificate(pair));
+    }
+    std::fs::write(&file, section(&one.key)).unwrap();
+    let text = fails(&["--config", &name]);
+    assert!(text.contains("does not belong") && text.contains(other.certificate.to_str().unwrap()), "{text}");
+    std::fs::write(&file, "[tls]\nlisten = '127.0.0.1:0'\n").unwrap();
+    assert!(fails(&["--config", &name]).contains("[[tls.certificate]]"));
+    std::fs::write(&file, section(&other.key).replace("[tls]\nlisten = '127.0.0.1:0'\n", "")).unwrap();
+    assert!(fails(&["--config", &name]).contains("--tls-listen"));
+    assert!(fails(&["--tls-certificate", "x"]).contains("--tls-key"));
+    assert!(fails(&["--tls-listen", "nonsense"]).contains("nonsense"));
 }
 
 #[test]

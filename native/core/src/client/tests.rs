@@ -1,6 +1,7 @@
 //! The state machine against a world made of vectors.
 
 mod drain;
+mod insecure;
 mod mishaps;
 
 use std::net::{Ipv4Addr, SocketAddr};

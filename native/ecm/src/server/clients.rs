@@ -180,7 +180,7 @@ impl Server {
             if self.accept_after.is_some() || !self.has_room() {
                 return;
             }
-            let may_accept = |door: &&mut Door| door.may_accept(&self.tls);
+            let may_accept = |door: &&mut Door| door.may_accept(&self.tls, &self.config, self.now);
             if self.doors.get_mut(index).filter(may_accept).is_none() || !self.may_accept() {
                 return;
             }

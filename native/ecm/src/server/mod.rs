@@ -73,8 +73,8 @@ struct Door {
 }
 
 impl Door {
-    fn may_accept(&self, tls: &Tls) -> bool {
-        self.acceptable && !(self.is_tls && tls.queue.len() >= limits::HANDSHAKE_BACKLOG)
+    fn may_accept(&self, tls: &Tls, config: &Config, now: Instant) -> bool {
+        self.acceptable && (!self.is_tls || tls.has_room(config.handshakes(), now))
     }
 }
 
@@ -208,7 +208,7 @@ impl Server {
     fn timeout(&self) -> Option<Duration> {
         let may_accept = self.accept_after.is_none()
             && self.has_room()
-            && self.doors.iter().any(|door| door.may_accept(&self.tls));
+            && self.doors.iter().any(|door| door.may_accept(&self.tls, &self.config, self.now));
         let runnable = !self.queue.is_empty() || !self.tls.queue.is_empty();
         if runnable || self.links.iter().any(|link| link.readable) || may_accept {
             return Some(Duration::ZERO);

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::net::Shutdown;
 
-use megaphone_core::client::{Client, Refusal};
+use megaphone_core::client::{Client, Refusal, Timer};
 use megaphone_core::http::response;
 use megaphone_core::limits;
 use tracing::debug;
@@ -16,15 +16,15 @@ use crate::slab::Bits;
 const NOT_TLS: &str = "plain HTTP was sent to a port for https";
 
 impl Server {
-    /// Begins the handshake of a client that was accepted just now. The oldest one of too many makes room for it.
+    /// Begins the handshake of a client that was accepted just now. The oldest one of too many makes room for it, which
+    /// has had its time.
     pub(super) fn begin_handshake(&mut self, index: u32) {
         while self.tls.handshakes() >= self.config.handshakes() {
             let Some(oldest) = self.tls.oldest().and_then(|id| self.slab.find(id)) else { break };
             self.fail_handshake(oldest, "dropped as the oldest of too many");
         }
-        let deadline = self.now + self.config.handshake_timeout;
         let Some(slot) = self.slab.at(index) else { return };
-        let started = self.tls.start(index, slot.id(index), deadline);
+        let started = self.tls.start(index, slot.id(index), &self.config, self.now);
         slot.bits.set(Bits::HANDSHAKE, true);
         if let Err(error) = started {
             self.fail_handshake(index, &error.to_string());
@@ -79,6 +79,8 @@ impl Server {
         self.tls.established(index);
         if let Some(slot) = self.slab.at(index) {
             slot.bits.set(Bits::HANDSHAKE, false);
+            // The state machine's limits begin here.
+            slot.timer = Timer::None;
         }
         if let Some(session) = self.tls.get(index) {
             debug!("TLS: {}", session.describe());

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `certificates` | certificates and keys, by name |
 //! | `compact` | keys that take little memory |
+//! | `output` | bytes on their way out |
 //! | `session` | one connection's records |
 //! | `settings` | what an operator may choose |
 //!
@@ -15,15 +16,21 @@
 
 mod certificates;
 mod compact;
+mod output;
 mod session;
 mod settings;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use megaphone_core::limits;
 use rustls::Error;
 use tracing::{info, warn};
 
+use crate::config::Config;
 pub use certificates::{Certificates, Pair};
 pub(crate) use session::{Scratch, Session};
 pub use settings::{Address, Section};
@@ -43,6 +50,8 @@ pub(crate) struct Secure<'a> {
 #[derive(Clone, Copy)]
 struct Handshake {
     client: u64,
+    /// Not to be dropped for another one before.
+    grace: Instant,
     deadline: Instant,
 }
 
@@ -79,12 +88,25 @@ impl Tls {
     ///
     /// # Errors
     /// There are no certificates, or no random numbers.
-    pub(crate) fn start(&mut self, index: u32, client: u64, deadline: Instant) -> Result<(), Error> {
+    pub(crate) fn start(
+        &mut self,
+        index: u32,
+        client: u64,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), Error> {
         let Some(certificates) = &self.certificates else { return Err(Error::NoCertificatesPresented) };
         let mut session = Box::new(Session::new(certificates.config())?);
         self.turns += 1;
         session.turn = self.turns;
-        self.handshakes.insert(self.turns, Handshake { client, deadline });
+        self.handshakes.insert(
+            self.turns,
+            Handshake {
+                client,
+                grace: now + config.handshake_grace,
+                deadline: now + config.handshake_timeout,
+            },
+        );
         *self.place(index) = Some(session);
         Ok(())
     }
@@ -106,6 +128,14 @@ impl Tls {
     /// How many handshakes are not complete.
     pub(crate) fn handshakes(&self) -> usize {
         self.handshakes.len()
+    }
+
+    /// Whether a client may be accepted: not while many wait for the processor, or while there are `most` of which none
+    /// may be dropped yet.
+    pub(crate) fn has_room(&self, most: usize, now: Instant) -> bool {
+        self.queue.len() < limits::HANDSHAKE_BACKLOG
+            && (self.handshakes.len() < most
+                || self.handshakes.values().next().is_none_or(|oldest| oldest.grace <= now))
     }
 
     /// The handshake is over.

@@ -1,13 +1,15 @@
 //! One TLS connection: records in and out, on top of a socket that does not block. Buffers exist only while something
 //! is in them.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use megaphone_core::limits;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
 use rustls::{Error, ServerConfig};
+
+use super::output::{encode, write_some};
 
 /// Buffers that all sessions use in turn; empty between two calls.
 #[derive(Debug, Default)]
@@ -58,6 +60,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// The client has said that it sends nothing more.
     closed_by_peer: bool,
+    /// rustls has reported an error, and must not be asked again.
+    broken: bool,
     /// Our end of the stream is to be closed when all is written.
     ending: bool,
 }
@@ -70,6 +74,7 @@ impl Session {
             turn: 0,
             phase: Phase::Handshake,
             closed_by_peer: false,
+            broken: false,
             ending: false,
         })
     }
@@ -126,7 +131,7 @@ impl Session {
     ///
     /// # Errors
     /// The client broke the protocol, or the two have nothing in common: it was sent an alert. Or the socket failed.
-    /// `ended()` and nothing else is of use then.
+    /// No bytes pass any more then.
     pub(crate) fn receive(
         &mut self,
         bytes: &mut [u8],
@@ -187,7 +192,7 @@ impl Session {
     /// # Errors
     /// As [`Session::write`].
     pub(crate) fn close(&mut self, stream: &mut impl Write, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.phase == Phase::Open && !self.ending {
+        if self.phase == Phase::Open && !self.ending && !self.broken {
             self.put(Then::CloseNotify, stream, scratch)?;
         }
         self.ending = true;
@@ -274,6 +279,15 @@ impl Session {
 
     /// Lets rustls work on `input` until it needs more; answers how many bytes it used.
     fn work(&mut self, input: &mut [u8], scratch: &mut Scratch, then: Then<'_>) -> Result<usize, Error> {
+        if self.broken {
+            return Err(Error::General("the session is broken".to_owned()));
+        }
+        let result = self.work_on(input, scratch, then);
+        self.broken = result.is_err();
+        result
+    }
+
+    fn work_on(&mut self, input: &mut [u8], scratch: &mut Scratch, then: Then<'_>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
             let status = self.connection.process_tls_records(&mut input[used..]);
@@ -317,7 +331,7 @@ impl Session {
                 // Early data, which is not offered.
                 Ok(_) => return Err(Error::General("an unexpected state of TLS".to_owned())),
                 Err(error) => {
-                    self.encode_alert(scratch);
+                    self.encode_alert(input.get_mut(used + discard..).unwrap_or_default(), scratch);
                     return Err(error);
                 }
             }
@@ -328,10 +342,12 @@ impl Session {
         }
     }
 
-    fn encode_alert(&mut self, scratch: &mut Scratch) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
+    /// After an error: what rustls has queued, and nothing else. Asked for more it would go on with the bytes that it
+    /// refused, so it gets exactly those that follow.
+    fn encode_alert(&mut self, rest: &mut [u8], scratch: &mut Scratch) {
+        while self.connection.wants_write() {
+            let status = self.connection.process_tls_records(rest);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
             let encoded = encode(&mut scratch.cipher, 64, |out| {
                 data.encode(out).map_err(|error| match error {
                     EncodeError::InsufficientSize(size) => Some(size.required_size),
@@ -377,42 +393,4 @@ impl Session {
             self.held = None;
         }
     }
-}
-
-/// Appends to `out` what `put` writes into a slice of `guess` bytes, or of as many as it asks for by its error.
-fn encode(
-    out: &mut Vec<u8>,
-    guess: usize,
-    mut put: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), Error> {
-    let start = out.len();
-    let mut size = guess;
-    for _ in 0..2 {
-        out.resize(start + size, 0);
-        match put(&mut out[start..]) {
-            Ok(count) => {
-                out.truncate(start + count);
-                return Ok(());
-            }
-            Err(Some(required)) => size = required,
-            Err(None) => break,
-        }
-    }
-    out.truncate(start);
-    Err(Error::EncryptError)
-}
-
-/// Writes until the socket takes no more; answers how much it took.
-fn write_some(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match stream.write(&bytes[written..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }

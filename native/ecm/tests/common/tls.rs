@@ -2,10 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use megaphone_ecm::Config;
 use megaphone_ecm::tls::{Certificates, Pair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -14,7 +16,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use super::DEADLINE;
+use super::{DEADLINE, Ecm, Node};
 
 /// Files of certificates, removed when dropped; whatever was made here, its clients trust.
 pub struct Authority {
@@ -41,6 +43,7 @@ impl Authority {
         };
         std::fs::write(&pair.certificate, made.cert.pem()).unwrap();
         std::fs::write(&pair.key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&pair.key, std::fs::Permissions::from_mode(0o644)).unwrap();
         self.roots.add(made.cert.der().clone()).unwrap();
         pair
     }
@@ -143,4 +146,14 @@ impl<S: Read + Write> TlsClient<S> {
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         }
     }
+}
+
+/// A manager with a certificate for `a.example`, its link, and the authority.
+pub fn start(change: impl FnOnce(&mut Config)) -> (Authority, Ecm, Node, SocketAddr) {
+    let mut authority = Authority::new();
+    let certificates = authority.load("a", &["a.example"]);
+    let ecm = Ecm::launch(change, Some(certificates));
+    let node = ecm.accept();
+    let address = ecm.secure.unwrap();
+    (authority, ecm, node, address)
 }
