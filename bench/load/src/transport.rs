@@ -9,6 +9,7 @@ use mio::{Registry, Token};
 use crate::bosh::Bosh;
 use crate::connection::Connection;
 use crate::http;
+use crate::tls::Tls;
 use crate::websocket::{self, Kind as Frame};
 use crate::xml::{self, Element, Error};
 
@@ -44,6 +45,10 @@ pub struct Place {
     pub domain: String,
     /// Seconds that a poll is held.
     pub wait: u32,
+    /// Whether a BOSH user who is online and has nothing to send has a poll held.
+    pub polls: bool,
+    /// For connections with TLS.
+    pub tls: Option<Tls>,
     /// Whether requests have all the headers of a browser.
     pub browser: bool,
 }
@@ -65,7 +70,8 @@ pub struct Net<'a> {
 
 impl Net<'_> {
     fn open(&self, slot: usize) -> Result<Connection, String> {
-        Connection::open(self.place.target, self.source, self.registry, Token(self.token + slot))
+        let (place, token) = (self.place, Token(self.token + slot));
+        Connection::open(place.target, self.source, place.tls.as_ref(), self.registry, token)
             .map_err(|error| format!("cannot connect to {}: {error}", self.place.target))
     }
 }
@@ -243,7 +249,8 @@ impl Polls {
     fn flush(&mut self, net: &Net<'_>, online: bool) -> Result<(), String> {
         loop {
             let under_way = self.slots.iter().filter(|slot| slot.since.is_some()).count();
-            let wanted = self.restart || !self.queue.is_empty() || under_way == 0;
+            let polls = under_way == 0 && (net.place.polls || !online);
+            let wanted = self.restart || !self.queue.is_empty() || polls;
             if !self.bosh.is_open() || !wanted || under_way >= self.bosh.requests() {
                 break;
             }
