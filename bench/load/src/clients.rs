@@ -60,8 +60,8 @@ pub fn byte(number: u32, place: usize) -> u8 {
 /// What can be asked for while it runs, one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// So many more connections, each with a request.
-    Open(usize),
+    /// More connections until there are so many, each with a request.
+    UpTo(usize),
     /// Each connection gets a file of so many bytes.
     Fetch(usize),
     /// Connections at random get files at random.
@@ -92,7 +92,7 @@ impl Command {
             positive.ok_or_else(|| format!("`{word}` needs a positive `{name}`"))
         };
         match word {
-            "open" => Ok(Self::Open(number("connections")? as usize)),
+            "upto" => Ok(Self::UpTo(number("connections")? as usize)),
             "fetch" => Ok(Self::Fetch(number("bytes")? as usize)),
             "ask" => Ok(Self::Ask {
                 per_second: number("per_second")?,
@@ -100,7 +100,7 @@ impl Command {
                 bytes: number("bytes")? as usize,
             }),
             "stop" => Ok(Self::Stop),
-            _ => Err(format!("`{word}` is no command: open, fetch, ask, stop")),
+            _ => Err(format!("`{word}` is no command: upto, fetch, ask, stop")),
         }
     }
 }
@@ -121,7 +121,7 @@ impl Round {
     /// How many requests it is of; `connections` are those that there are.
     fn total(&self, connections: usize) -> usize {
         match &self.what {
-            Command::Open(count) => *count,
+            Command::UpTo(count) => count.saturating_sub(self.before),
             Command::Fetch(_) => connections,
             Command::Ask { per_second, duration, .. } => (per_second * duration.as_secs_f64()) as usize,
             Command::Stop => 0,
@@ -132,7 +132,7 @@ impl Round {
     fn due(&self, pace: f64) -> Instant {
         let per_second = match &self.what {
             Command::Ask { per_second, .. } => *per_second,
-            Command::Open(_) => pace,
+            Command::UpTo(_) => pace,
             _ => return self.began,
         };
         self.began + Duration::from_secs_f64(self.sent as f64 / per_second)
@@ -251,7 +251,7 @@ impl Clients {
             let random = self.seed.hash_one(self.drawn);
             let file = (random >> 32) as u32 % self.settings.file_count;
             let (at, file) = match what {
-                Command::Open(_) => (self.open()?, None),
+                Command::UpTo(_) => (self.open()?, None),
                 Command::Fetch(bytes) => (next, Some((file, bytes))),
                 Command::Ask { bytes, .. } => (self.idle(random as usize)?, Some((file, bytes))),
                 Command::Stop => return Ok(()),
@@ -320,7 +320,7 @@ impl Clients {
         let Some(round) = self.round.take_if(|round| Some(round.answered) == total) else { return };
         let Round { what, began, before, answered, mut latencies, .. } = round;
         let event = match what {
-            Command::Open(_) => "opened",
+            Command::UpTo(_) => "opened",
             Command::Fetch(_) => "fetched",
             Command::Ask { .. } => "asked",
             Command::Stop => return,
@@ -400,10 +400,10 @@ mod tests {
     fn reads_commands() {
         let ask = Command::Ask { per_second: 5.0, duration: Duration::from_secs(2), bytes: 64 };
         assert_eq!(Command::read(r#"ask {"per_second": 5, "duration": 2, "bytes": 64}"#), Ok(ask));
-        assert_eq!(Command::read("open {\"connections\":7}\n"), Ok(Command::Open(7)));
+        assert_eq!(Command::read("upto {\"connections\":7}\n"), Ok(Command::UpTo(7)));
         assert_eq!(Command::read("fetch {\"bytes\":100000}"), Ok(Command::Fetch(100_000)));
         assert_eq!(Command::read(" stop "), Ok(Command::Stop));
-        for wrong in ["", "open", "open {\"connections\":0}", "ask {", "go"] {
+        for wrong in ["", "upto", "upto {\"connections\":0}", "ask {", "go"] {
             assert!(Command::read(wrong).is_err(), "{wrong}");
         }
     }
@@ -454,7 +454,7 @@ mod tests {
         let mut clients = Clients::new(settings).expect("a poll");
         let (commands, received) = channel();
         let ask = Command::Ask { per_second: 500.0, duration: Duration::from_millis(100), bytes: 50 };
-        for command in [Command::Open(5), Command::Open(4), Command::Fetch(1000), ask] {
+        for command in [Command::UpTo(5), Command::UpTo(9), Command::Fetch(1000), ask] {
             commands.send(command).expect("sent");
         }
         drop(commands);

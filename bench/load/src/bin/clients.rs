@@ -15,7 +15,7 @@ use megaphone_load::tls::Tls;
 
 /// Opens many HTTP connections and keeps them, with requests as they are asked for. Tells about it on standard output, a
 /// JSON object a line: opened, fetched, asked, error, stopped. Commands come on standard input, a line each:
-/// open {"connections":N}, fetch {"bytes":N}, ask {"per_second":N,"duration":SECONDS,"bytes":N}, stop; its end is a stop.
+/// upto {"connections":N}, fetch {"bytes":N}, ask {"per_second":N,"duration":SECONDS,"bytes":N}, stop; its end is a stop.
 /// Fails when a connection is lost or an answer is not what it should be.
 #[derive(Parser, Debug)]
 #[command(version)]
