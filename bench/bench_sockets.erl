@@ -41,6 +41,7 @@
     answered := pos_integer(),
     p50_us := number(),
     p99_us := number(),
+    p999_us := number(),
     max_us := number(),
     cpu_ms_per_request := float()
 }.
@@ -53,8 +54,8 @@
 %% Clients of one process of the load generator and of one connection manager, by their descriptors.
 -define(SHARE, 19000).
 
-%% Large answers under way at a time.
--define(BURST_AT_ONCE, "2000").
+%% Large answers under way at a time: nginx takes a descriptor more for each.
+-define(BURST_AT_ONCE, "1000").
 
 %% RSS is settled when it has changed by less than a hundredth in so many half seconds.
 -define(SETTLED_FOR, 4).
@@ -168,7 +169,7 @@ burst(#{connections := Connections, rss := Before}, Front, Clients) ->
     bench_vm:say("~b connections fetch ~b bytes each", [Connections, ?LARGE]),
     ok = bench_program:forget_peak(bench_front:os_pid(Front)),
     ok = bench_program:tell(Clients, io_lib:format("fetch {\"bytes\":~b}", [?LARGE])),
-    Line = bench_program:await(Clients, "\"event\":\"(fetched|error)\"", 30000 + Connections * 20),
+    Line = told(Clients, "fetched", 30000 + Connections * 20),
     Connections = bench_program:number("answered", Line),
     Most = bench_program:peak(bench_front:os_pid(Front)),
     ok = bench_program:watch([Clients], ?AFTER_BURST),
@@ -215,16 +216,14 @@ ask(Pairs, #{os_pid := OsPid}, #plan{rate = Rate, seconds = Seconds}) ->
     Share = Rate / length(Pairs),
     Order = io_lib:format("ask {\"per_second\":~.3f,\"duration\":~b,\"bytes\":~b}", [Share, Seconds, ?SMALL]),
     lists:foreach(fun({_, Clients}) -> ok = bench_program:tell(Clients, Order) end, Pairs),
-    Lines = [
-        bench_program:await(Clients, "\"event\":\"(asked|error)\"", (Seconds + 90) * 1000)
-     || {_, Clients} <- Pairs
-    ],
+    Lines = [told(Clients, "asked", (Seconds + 90) * 1000) || {_, Clients} <- Pairs],
     Answered = lists:sum([bench_program:number("answered", Line) || Line <- Lines]),
     Histogram = histogram(Lines),
     #{
         answered => Answered,
         p50_us => percentile(50, Histogram),
         p99_us => percentile(99, Histogram),
+        p999_us => percentile(99.9, Histogram),
         max_us => lists:max([bench_program:number("max", Line) || Line <- Lines]),
         cpu_ms_per_request => (bench_users:cpu(Servers) - Cpu) / Answered
     }.
@@ -268,9 +267,16 @@ open(Connections, Pairs) ->
         Clients
     end,
     All = lists:zipwith(Tell, lists:sublist(Counts, length(Pairs)), Pairs),
-    Lines = [bench_program:await(Clients, "\"event\":\"(opened|error)\"", 60000 + Connections * 10) || Clients <- All],
+    Lines = [told(Clients, "opened", 60000 + Connections * 10) || Clients <- All],
     Open = lists:sum([bench_program:number("connections", Line) || Line <- Lines]),
     {Open, (erlang:monotonic_time(millisecond) - Began) / 1000}.
+
+%% The line of such an event.
+-spec told(bench_program:program(), string(), pos_integer()) -> binary().
+told(Clients, Event, Within) ->
+    Line = bench_program:await(Clients, "\"event\":\"(" ++ Event ++ "|error)\"", Within),
+    string:find(Line, "\"event\":\"error\"") =:= nomatch orelse error({clients_failed, Line}),
+    Line.
 
 %% Bytes of RSS when they have stopped changing.
 -spec settled([bench_front:front()]) -> non_neg_integer().

@@ -113,7 +113,7 @@ many(#{connections := Connections, processes := Processes} = Many) ->
         ] ++
             [
                 [Name, [bench_report:rounded(maps:get(Key, Many) / 1000), " ms"], ""]
-             || {Name, Key} <- [{"  half of them within", p50_us}, {"  99 of 100 within", p99_us}, {"  all within", max_us}]
+             || {Name, Key} <- [{"  half of them within", p50_us}, {"  99 of 100 within", p99_us}, {"  999 of 1,000 within", p999_us}, {"  all within", max_us}]
             ] ++ [["  processor time of all servers, each", [bench_report:rounded(maps:get(cpu_ms_per_request, Many)), " ms"], ""]]
     }.
 

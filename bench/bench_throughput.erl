@@ -47,7 +47,7 @@ run(Options) ->
         name => <<"throughput">>,
         sizes => #{
             users => Plan#plan.users, round_trips_per_second => Plan#plan.rate, seconds => Plan#plan.seconds,
-            rounds => Plan#plan.rounds, vm_options => list_to_binary(lists:join(" ", maps:get(vm, Plan#plan.node)))
+            rounds => Plan#plan.rounds, idle_memory => mode(maps:get(idle_memory, Plan#plan.node)), vm_options => list_to_binary(lists:join(" ", maps:get(vm, Plan#plan.node)))
         },
         results => maps:from_list([{list_to_binary(Kind), Outcomes} || {Kind, Outcomes} <- Results]),
         goals => goals(Results),
@@ -71,13 +71,17 @@ plan(#{quick := Quick, settings := Settings}) ->
         seconds = Get("seconds", "15", "3"),
         rounds = Get("rounds", "5", "1"),
         node = #{
-            profile => bare, idle_memory => none, idle_after => none, sweep_all => false, fullsweep => false,
+            profile => bare, idle_memory => maps:get("idle-memory", Settings, none), idle_after => none, sweep_all => false, fullsweep => false,
             %% A scheduler that waits actively takes processor time for nothing, most where there is least to do.
             vm => string:lexemes(maps:get("vm", Settings, "+sbwt none +sbwtdcpu none +sbwtdio none"), " "),
             dir => os:getenv("BENCH_DIR", "."),
             modules => ["mod_ping"]
         }
     }.
+
+-spec mode(none | string()) -> none | binary().
+mode(none) -> none;
+mode(Text) -> list_to_binary(Text).
 
 %% Each with a fresh ejabberd, and its own processes alone.
 -spec measure(string(), pos_integer(), #plan{}) -> outcome().
