@@ -24,7 +24,15 @@
 -type step() :: #{connections := pos_integer(), rss := non_neg_integer(), kernel := bench_kernel:snapshot()}.
 
 %% Bytes of RSS before, at most, and after each connection has fetched a file and was idle again.
--type burst() :: #{before := pos_integer(), most := pos_integer(), later := pos_integer(), seconds := number()}.
+-type burst() :: #{
+    before := pos_integer(),
+    most := pos_integer(),
+    later := pos_integer(),
+    seconds := number(),
+    %% Processor time of each answer.
+    cpu_ms := float(),
+    ejabberd_cpu_ms := float()
+}.
 
 -type many() :: #{
     connections := pos_integer(),
@@ -55,7 +63,7 @@
 -define(SHARE, 19000).
 
 %% Large answers under way at a time: nginx takes a descriptor more for each.
--define(BURST_AT_ONCE, "1000").
+-define(BURST_AT_ONCE, 1000).
 
 %% RSS is settled when it has changed by less than a hundredth in so many half seconds.
 -define(SETTLED_FOR, 4).
@@ -148,10 +156,10 @@ memory(#plan{kinds = Kinds} = Plan) ->
 memory(Kind, From, Ejabberd, #plan{sizes = Sizes, pace = Pace, dir = Dir}) ->
     Kernel = bench_kernel:snapshot(),
     Front = bench_front:start(Kind, {127, 0, 0, 1}, Ejabberd, Dir),
-    Clients = clients(Front, From, Pace, ?BURST_AT_ONCE),
+    Clients = clients(Front, From, Pace),
     Empty = #{connections => 0, rss => settled([Front]), kernel => Kernel},
     Steps = [step(Kind, Connections, Front, Clients) || Connections <- Sizes],
-    Burst = burst(lists:last(Steps), Front, Clients),
+    Burst = burst(lists:last(Steps), Front, Clients, Ejabberd),
     bench_program:stop(Clients),
     ok = bench_front:stop(Front),
     {[Empty | Steps], Burst}.
@@ -164,16 +172,22 @@ step(Kind, Connections, Front, Clients) ->
     ok = bench_program:watch([Clients], 0),
     #{connections => Connections, rss => Rss, kernel => bench_kernel:snapshot()}.
 
--spec burst(step(), bench_front:front(), bench_program:program()) -> burst().
-burst(#{connections := Connections, rss := Before}, Front, Clients) ->
+-spec burst(step(), bench_front:front(), bench_program:program(), bench_users_node:ejabberd()) -> burst().
+burst(#{connections := Connections, rss := Before}, Front, Clients, #{os_pid := OsPid}) ->
     bench_vm:say("~b connections fetch ~b bytes each", [Connections, ?LARGE]),
-    ok = bench_program:forget_peak(bench_front:os_pid(Front)),
-    ok = bench_program:tell(Clients, io_lib:format("fetch {\"bytes\":~b}", [?LARGE])),
+    Own = bench_front:os_pid(Front),
+    ok = bench_program:forget_peak(Own),
+    [Cpu, EjabberdCpu] = [bench_users:cpu([Pid]) || Pid <- [Own, OsPid]],
+    ok = bench_program:tell(Clients, io_lib:format("fetch {\"bytes\":~b,\"at_once\":~b}", [?LARGE, ?BURST_AT_ONCE])),
     Line = told(Clients, "fetched", 30000 + Connections * 20),
     Connections = bench_program:number("answered", Line),
-    Most = bench_program:peak(bench_front:os_pid(Front)),
+    Most = bench_program:peak(Own),
+    [Spent, EjabberdSpent] = [bench_users:cpu([Pid]) - Was || {Pid, Was} <- [{Own, Cpu}, {OsPid, EjabberdCpu}]],
     ok = bench_program:watch([Clients], ?AFTER_BURST),
-    #{before => Before, most => Most, later => bench_front:rss(Front), seconds => bench_program:number("seconds", Line)}.
+    #{
+        before => Before, most => Most, later => bench_front:rss(Front), seconds => bench_program:number("seconds", Line),
+        cpu_ms => Spent / Connections, ejabberd_cpu_ms => EjabberdSpent / Connections
+    }.
 
 %% ---- several processes ------------------------------------------------------------------------------------------
 
@@ -187,7 +201,7 @@ many(#plan{connections = Connections, dir = Dir, pace = Pace, idle = Idle} = Pla
     Fronts = [bench_front:start("plain", {0, 0, 0, 0}, Ejabberd, Dir) || _ <- lists:seq(1, Count)],
     %% Far from those of the other part.
     Clients = [
-        clients(Front, (Number + 20) * 2 * ?SHARE, max(1, Pace div Count), "50")
+        clients(Front, (Number + 20) * 2 * ?SHARE, max(1, Pace div Count))
      || {Number, Front} <- lists:zip(lists:seq(0, Count - 1), Fronts)
     ],
     Pairs = lists:zip(Fronts, Clients),
@@ -248,10 +262,10 @@ of_ejabberd(Node) ->
 
 %% ---- for both ---------------------------------------------------------------------------------------------------
 
--spec clients(bench_front:front(), non_neg_integer(), pos_integer(), string()) -> bench_program:program().
-clients(#{target := Target, certificate := Certificate}, From, Pace, AtOnce) ->
+-spec clients(bench_front:front(), non_neg_integer(), pos_integer()) -> bench_program:program().
+clients(#{target := Target, certificate := Certificate}, From, Pace) ->
     bench_program:start(bench_program:built("megaphone-clients"), [
-        "--target", Target, "--from", integer_to_list(From), "--pace", integer_to_list(Pace), "--at-once", AtOnce,
+        "--target", Target, "--from", integer_to_list(From), "--pace", integer_to_list(Pace),
         "--file-count", integer_to_list(?FILES)
         | lists:append([["--tls-certificate", Certificate] || Certificate =/= none])
     ]).

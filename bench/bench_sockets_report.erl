@@ -82,10 +82,11 @@ slopes([{_, {[_ | Sizes], _}} | _] = Memory) ->
 bursts(Memory) ->
     {
         "RSS in kB, all connections idle, before and after each has fetched 100 kB",
-        ["", "before", "at most", "after", "after/before", "took s"],
+        ["", "before", "at most", "after", "after/before", "took s", "CPU ms each", "of ejabberd"],
         [
-            [Kind, kilobytes(Before), kilobytes(Most), kilobytes(Later), bench_report:rounded(left(Burst)), bench_report:rounded(Seconds)]
-         || {Kind, {_, #{before := Before, most := Most, later := Later, seconds := Seconds} = Burst}} <- Memory
+            [Kind | [kilobytes(maps:get(Key, Burst)) || Key <- [before, most, later]]] ++
+                [bench_report:rounded(Value) || Value <- [left(Burst), Seconds, Cpu + EjabberdCpu, EjabberdCpu]]
+         || {Kind, {_, #{seconds := Seconds, cpu_ms := Cpu, ejabberd_cpu_ms := EjabberdCpu} = Burst}} <- Memory
         ]
     }.
 

@@ -45,7 +45,7 @@ pub struct Settings {
     pub from: usize,
     /// New connections a second.
     pub pace: f64,
-    /// Requests at a time, of new connections and of those that fetch.
+    /// Requests of new connections at a time.
     pub at_once: usize,
     /// For connections with TLS.
     pub tls: Option<Tls>,
@@ -62,8 +62,13 @@ pub fn byte(number: u32, place: usize) -> u8 {
 pub enum Command {
     /// More connections until there are so many, each with a request.
     UpTo(usize),
-    /// Each connection gets a file of so many bytes.
-    Fetch(usize),
+    /// Each connection gets a file.
+    Fetch {
+        /// Its length.
+        bytes: usize,
+        /// Requests at a time.
+        at_once: usize,
+    },
     /// Connections at random get files at random.
     Ask {
         /// Requests of all together.
@@ -93,7 +98,9 @@ impl Command {
         };
         match word {
             "upto" => Ok(Self::UpTo(number("connections")? as usize)),
-            "fetch" => Ok(Self::Fetch(number("bytes")? as usize)),
+            "fetch" => {
+                Ok(Self::Fetch { bytes: number("bytes")? as usize, at_once: number("at_once")? as usize })
+            }
             "ask" => Ok(Self::Ask {
                 per_second: number("per_second")?,
                 duration: Duration::from_secs_f64(number("duration")?),
@@ -122,7 +129,7 @@ impl Round {
     fn total(&self, connections: usize) -> usize {
         match &self.what {
             Command::UpTo(count) => count.saturating_sub(self.before),
-            Command::Fetch(_) => connections,
+            Command::Fetch { .. } => connections,
             Command::Ask { per_second, duration, .. } => (per_second * duration.as_secs_f64()) as usize,
             Command::Stop => 0,
         }
@@ -138,9 +145,14 @@ impl Round {
         self.began + Duration::from_secs_f64(self.sent as f64 / per_second)
     }
 
-    /// New connections and large files wait for their turn; requests at a pace wait for nobody.
-    fn may(&self, at_once: usize) -> bool {
-        matches!(self.what, Command::Ask { .. }) || self.sent - self.answered < at_once
+    /// New connections, so many at a time, and large files wait for their turn; requests at a pace wait for nobody.
+    fn may(&self, opening: usize) -> bool {
+        let under_way = self.sent - self.answered;
+        match self.what {
+            Command::Fetch { at_once, .. } => under_way < at_once,
+            Command::UpTo(_) => under_way < opening,
+            Command::Ask { .. } | Command::Stop => true,
+        }
     }
 }
 
@@ -252,7 +264,7 @@ impl Clients {
             let file = (random >> 32) as u32 % self.settings.file_count;
             let (at, file) = match what {
                 Command::UpTo(_) => (self.open()?, None),
-                Command::Fetch(bytes) => (next, Some((file, bytes))),
+                Command::Fetch { bytes, .. } => (next, Some((file, bytes))),
                 Command::Ask { bytes, .. } => (self.idle(random as usize)?, Some((file, bytes))),
                 Command::Stop => return Ok(()),
             };
@@ -321,7 +333,7 @@ impl Clients {
         let Round { what, began, before, answered, mut latencies, .. } = round;
         let event = match what {
             Command::UpTo(_) => "opened",
-            Command::Fetch(_) => "fetched",
+            Command::Fetch { .. } => "fetched",
             Command::Ask { .. } => "asked",
             Command::Stop => return,
         };
@@ -401,7 +413,8 @@ mod tests {
         let ask = Command::Ask { per_second: 5.0, duration: Duration::from_secs(2), bytes: 64 };
         assert_eq!(Command::read(r#"ask {"per_second": 5, "duration": 2, "bytes": 64}"#), Ok(ask));
         assert_eq!(Command::read("upto {\"connections\":7}\n"), Ok(Command::UpTo(7)));
-        assert_eq!(Command::read("fetch {\"bytes\":100000}"), Ok(Command::Fetch(100_000)));
+        let fetch = Command::Fetch { bytes: 100_000, at_once: 9 };
+        assert_eq!(Command::read("fetch {\"bytes\":100000,\"at_once\":9}"), Ok(fetch));
         assert_eq!(Command::read(" stop "), Ok(Command::Stop));
         for wrong in ["", "upto", "upto {\"connections\":0}", "ask {", "go"] {
             assert!(Command::read(wrong).is_err(), "{wrong}");
@@ -454,7 +467,8 @@ mod tests {
         let mut clients = Clients::new(settings).expect("a poll");
         let (commands, received) = channel();
         let ask = Command::Ask { per_second: 500.0, duration: Duration::from_millis(100), bytes: 50 };
-        for command in [Command::UpTo(5), Command::UpTo(9), Command::Fetch(1000), ask] {
+        let fetch = Command::Fetch { bytes: 1000, at_once: 2 };
+        for command in [Command::UpTo(5), Command::UpTo(9), fetch, ask] {
             commands.send(command).expect("sent");
         }
         drop(commands);

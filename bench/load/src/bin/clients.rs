@@ -15,7 +15,7 @@ use megaphone_load::tls::Tls;
 
 /// Opens many HTTP connections and keeps them, with requests as they are asked for. Tells about it on standard output, a
 /// JSON object a line: opened, fetched, asked, error, stopped. Commands come on standard input, a line each:
-/// upto {"connections":N}, fetch {"bytes":N}, ask {"per_second":N,"duration":SECONDS,"bytes":N}, stop; its end is a stop.
+/// upto {"connections":N}, fetch {"bytes":N,"at_once":N}, ask {"per_second":N,"duration":SECONDS,"bytes":N}, stop; its end is a stop.
 /// Fails when a connection is lost or an answer is not what it should be.
 #[derive(Parser, Debug)]
 #[command(version)]
@@ -41,8 +41,8 @@ struct Arguments {
     /// New connections a second
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pace: u32,
-    /// Requests at a time, of new connections and of those that fetch
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Requests of new connections at a time
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     at_once: u32,
     /// Connects with TLS, to a server with the first certificate in this PEM file and none else
     #[arg(long, value_name = "FILE")]
