@@ -70,7 +70,7 @@ start(Name, Address, Server, Certificate, Dir) when Name =:= "plain"; Name =:= "
     {Listen, Says} =
         case Certificate of
             none -> {["--listen", Address ++ ":0"], "^listening on "};
-            _ -> {["--tls-listen", Address ++ ":0", "--tls-certificate", Certificate, "--tls-key", Certificate], "^listening with TLS on "}
+            _ -> {tls_arguments(Address, Certificate), "^listening with TLS on "}
         end,
     Program = bench_program:start_server(bench_program:built("megaphone-ecm"), ["--config", File, "--server", Server | Listen]),
     Line = bench_program:await(Program, Says, ?UP_WITHIN),
@@ -86,6 +86,11 @@ start("haproxy", Address, Server, Certificate, Dir) ->
     File = write(Dir, "haproxy.cfg", haproxy(Address, Port, Server, Certificate)),
     up(other("haproxy", ["-db", "-f", File]), Target).
 
+%% The file has both.
+-spec tls_arguments(string(), file:filename()) -> [string()].
+tls_arguments(Address, Certificate) ->
+    ["--tls-listen", Address ++ ":0", "--tls-certificate", Certificate, "--tls-key", Certificate].
+
 -spec nginx(string(), string(), string(), none | file:filename()) -> iodata().
 nginx(Address, Port, Server, Certificate) ->
     [
@@ -96,7 +101,8 @@ nginx(Address, Port, Server, Certificate) ->
         io_lib:format("  keepalive_timeout ~b;\n  keepalive_requests 1000000000;\n  client_header_timeout ~b;\n", [?IDLE, ?IDLE]),
         "  upstream ejabberd { server ", Server, "; keepalive 256; keepalive_requests 1000000000; }\n",
         "  server {\n    listen ", Address, ":", Port, [" ssl" || Certificate =/= none], " backlog=4096;\n",
-        [["    ssl_certificate ", Certificate, ";\n    ssl_certificate_key ", Certificate, ";\n    ssl_protocols TLSv1.2 TLSv1.3;\n"] || Certificate =/= none],
+        [["    ssl_certificate ", Certificate, ";\n    ssl_certificate_key ", Certificate, ";\n"] || Certificate =/= none],
+        ["    ssl_protocols TLSv1.2 TLSv1.3;\n" || Certificate =/= none],
         "    location / {\n      proxy_pass http://ejabberd;\n      proxy_http_version 1.1;\n      proxy_read_timeout 600;\n",
         "      proxy_set_header Connection \"\";\n      proxy_set_header Host $host;\n    }\n  }\n}\n"
     ].
@@ -118,10 +124,12 @@ certificate(Dir) ->
     Ec = [{key, {namedCurve, secp256r1}}, {digest, sha256}],
     Name = #'Extension'{extnID = ?'id-ce-subjectAltName', extnValue = [{dNSName, "localhost"}], critical = false},
     Of = #{root => Ec, peer => [{extensions, [Name]} | Ec]},
-    #{server_config := Config} = public_key:pkix_test_data(#{server_chain => Of#{intermediates => []}, client_chain => Of#{intermediates => []}}),
+    Chain = Of#{intermediates => []},
+    #{server_config := Config} = public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
     {_, Certificate} = lists:keyfind(cert, 1, Config),
     {_, {Type, Key}} = lists:keyfind(key, 1, Config),
-    write(Dir, "server.pem", public_key:pem_encode([{'Certificate', Certificate, not_encrypted}, {Type, Key, not_encrypted}])).
+    Entries = [{'Certificate', Certificate, not_encrypted}, {Type, Key, not_encrypted}],
+    write(Dir, "server.pem", public_key:pem_encode(Entries)).
 
 -spec write(file:filename(), string(), iodata()) -> file:filename().
 write(Dir, Name, Text) ->

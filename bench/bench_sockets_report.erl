@@ -96,6 +96,12 @@ many(#{connections := Connections, processes := Processes} = Many) ->
     #{kernel_empty := KernelEmpty, kernel_idle := KernelIdle, open_seconds := Seconds} = Many,
     Each = fun(Bytes) -> [kilobytes(Bytes), bench_report:rounded(Bytes / Connections)] end,
     Grown = fun(Key, From, To) -> Each(maps:get(Key, To) - maps:get(Key, From)) end,
+    Times = [
+        {"  half of them within", p50_us},
+        {"  99 of 100 within", p99_us},
+        {"  999 of 1,000 within", p999_us},
+        {"  all within", max_us}
+    ],
     {
         io_lib:format("~s connections through ~b connection managers to one ejabberd, opened within ~b s", [
             bench_report:thousands(Connections), Processes, round(Seconds)
@@ -112,10 +118,8 @@ many(#{connections := Connections, processes := Processes} = Many) ->
             ["kernel: bytes in sockets" | Grown(tcp_buffers, KernelEmpty, KernelIdle)],
             ["requests among them, all answered rightly", bench_report:thousands(Answered), ""]
         ] ++
-            [
-                [Name, [bench_report:rounded(maps:get(Key, Many) / 1000), " ms"], ""]
-             || {Name, Key} <- [{"  half of them within", p50_us}, {"  99 of 100 within", p99_us}, {"  999 of 1,000 within", p999_us}, {"  all within", max_us}]
-            ] ++ [["  processor time of all servers, each", [bench_report:rounded(maps:get(cpu_ms_per_request, Many)), " ms"], ""]]
+            [[Name, [bench_report:rounded(maps:get(Key, Many) / 1000), " ms"], ""] || {Name, Key} <- Times] ++
+            [["  processor time of all servers, each", [bench_report:rounded(maps:get(cpu_ms_per_request, Many)), " ms"], ""]]
     }.
 
 -spec charts([memory()]) -> [bench_svg:chart()].
@@ -136,7 +140,10 @@ charts(Memory) ->
             unit => "MB of RSS",
             scale => linear,
             groups => Groups,
-            series => [{Name, [maps:get(Key, Burst) / 1000000 || {_, {_, Burst}} <- Memory]} || {Name, Key} <- [{"before", before}, {"at most", most}, {"after", later}]]
+            series => [
+                {Name, [maps:get(Key, Burst) / 1000000 || {_, {_, Burst}} <- Memory]}
+             || {Name, Key} <- [{"before", before}, {"at most", most}, {"after", later}]
+            ]
         }
     ].
 

@@ -49,7 +49,7 @@ struct Arguments {
     /// Seconds that BOSH requests are held
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u32,
-    /// BOSH users who are online have no poll held: each request has something to say
+    /// BOSH users who are online have no poll held: each request has something to say, and there is one at a time
     #[arg(long)]
     no_polls: bool,
     /// Connects with TLS, to a server with the first certificate in this PEM file and none else

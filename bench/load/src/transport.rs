@@ -45,8 +45,8 @@ pub struct Place {
     pub domain: String,
     /// Seconds that a poll is held.
     pub wait: u32,
-    /// Whether a BOSH user who is online and has nothing to send has a poll held. Otherwise it has one request under way at
-    /// most, and all of them say something.
+    /// Whether a BOSH user who is online and has nothing to send has a poll held. Otherwise it never has more than one
+    /// request under way, so that none overtakes another one, and each of an online user says something.
     pub polls: bool,
     /// For connections with TLS.
     pub tls: Option<Tls>,
@@ -184,8 +184,6 @@ struct Slot {
     connection: Option<Connection>,
     /// Since when a request is under way.
     since: Option<Instant>,
-    /// Whether it says something, or is a poll.
-    speaks: bool,
     /// The number of the last request.
     last: u64,
 }
@@ -254,17 +252,11 @@ impl Polls {
             let under_way = self.slots.iter().filter(|slot| slot.since.is_some()).count();
             let polls = under_way == 0 && (net.place.polls || !online);
             let wanted = self.restart || !self.queue.is_empty() || polls;
-            if !self.bosh.is_open() || !wanted || under_way >= self.bosh.requests() {
-                break;
-            }
-            // Who has no polls has one request at a time, so that none overtakes another one: what was held since the login
-            // is given up by the server for the first of them.
-            let speaks = self.slots.iter().any(|slot| slot.since.is_some() && slot.speaks);
-            if online && !net.place.polls && speaks {
+            let most = if net.place.polls { self.bosh.requests() } else { 1 };
+            if !self.bosh.is_open() || !wanted || under_way >= most {
                 break;
             }
             let Some(slot) = self.free_slot(net.place.kind, online) else { break };
-            self.slots[slot].speaks = self.restart || !self.queue.is_empty();
             let body = if std::mem::take(&mut self.restart) {
                 self.bosh.restart(&net.place.domain)
             } else {
