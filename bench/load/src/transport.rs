@@ -1,5 +1,6 @@
 //! What carries a session: BOSH over one or two connections, a WebSocket, a plain TCP connection.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ pub struct Place {
     /// Seconds that a poll is held.
     pub wait: u32,
     /// Whether a BOSH user who is online and has nothing to send has a poll held. Otherwise it never has more than one
-    /// request under way, so that none overtakes another one, and each of an online user says something.
+    /// request under way, so that none overtakes another one, and each of an online user carries what was sent at once.
     pub polls: bool,
     /// For connections with TLS.
     pub tls: Option<Tls>,
@@ -118,7 +119,7 @@ impl Transport {
     /// When the connection is gone.
     pub fn send(&mut self, stanzas: &str) -> Result<(), String> {
         match self {
-            Self::Bosh(polls) => polls.queue.push_str(stanzas),
+            Self::Bosh(polls) => polls.queue.push_back(stanzas.to_owned()),
             Self::Stream(stream) => return stream.send(stanzas),
         }
         Ok(())
@@ -173,7 +174,7 @@ impl Transport {
 pub struct Polls {
     bosh: Bosh,
     slots: [Slot; SLOTS],
-    queue: String,
+    queue: VecDeque<String>,
     restart: bool,
     sent: u64,
 }
@@ -193,7 +194,7 @@ impl Polls {
         // Below 2^52, so that it can grow.
         let bosh = Bosh::new(1 + (net.random >> 13), net.place.wait);
         let mut polls =
-            Self { bosh, slots: Default::default(), queue: String::new(), restart: false, sent: 0 };
+            Self { bosh, slots: Default::default(), queue: VecDeque::new(), restart: false, sent: 0 };
         let body = polls.bosh.open(&net.place.domain);
         polls.request(0, &body, net)?;
         if net.place.kind == Kind::Bosh2 {
@@ -260,7 +261,9 @@ impl Polls {
             let body = if std::mem::take(&mut self.restart) {
                 self.bosh.restart(&net.place.domain)
             } else {
-                let stanzas = std::mem::take(&mut self.queue);
+                // One question a request, where its answer is to be the request's.
+                let count = if net.place.polls || !online { self.queue.len() } else { 1 };
+                let stanzas: String = self.queue.drain(..count.min(self.queue.len())).collect();
                 self.bosh.carry(&stanzas)
             };
             self.request(slot, &body, net)?;
