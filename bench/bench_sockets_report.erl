@@ -26,7 +26,7 @@ report(Memory, Many, Sizes) ->
         },
         goals => lists:append([goals(Of) || Of <- Memory]) ++ lists:append([many_goals(Of) || Of <- Many]),
         tables => [slopes(Memory) || Memory =/= []] ++ [bursts(Memory) || Memory =/= []] ++ [many(Of) || Of <- Many],
-        charts => charts(Memory)
+        charts => charts(Memory) ++ [many_chart(Of) || Of <- Many]
     }.
 
 -spec goals(memory()) -> [bench_report:goal()].
@@ -146,6 +146,23 @@ charts(Memory) ->
             ]
         }
     ].
+
+-spec many_chart(bench_sockets:many()) -> bench_svg:chart().
+many_chart(#{connections := Connections, ecm_empty := Empty, ecm_idle := Idle, ejabberd := [Before, After]} = Many) ->
+    #{kernel_empty := KernelEmpty, kernel_idle := KernelIdle} = Many,
+    Grown = [
+        Idle - Empty,
+        maps:get(table, After) - maps:get(table, Before),
+        maps:get(total, After) - maps:get(total, Before),
+        maps:get(sockets, KernelIdle) - maps:get(sockets, KernelEmpty)
+    ],
+    #{
+        title => ["One of ", bench_report:thousands(Connections), " idle connections"],
+        unit => "bytes",
+        scale => log,
+        groups => ["connection managers", "ejabberd's table", "ejabberd's total", "kernel, both ends"],
+        series => [{"what it adds", [max(1.0, Bytes / Connections) || Bytes <- Grown]}]
+    }.
 
 -spec kilobytes(number()) -> string().
 kilobytes(Bytes) ->
