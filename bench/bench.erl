@@ -53,13 +53,15 @@ reports("table", Options) -> bench_table:run(Options);
 reports("parse", Options) -> [bench_parse:run(Options)];
 reports("latency", Options) -> [bench_latency:run(Options)];
 reports("memory", Options) -> [bench_users:run(Options)];
-reports("chat", Options) -> [bench_chat:run(Options)].
+reports("chat", Options) -> [bench_chat:run(Options)];
+reports("sockets", Options) -> [bench_sockets:run(Options)];
+reports("throughput", Options) -> [bench_throughput:run(Options)].
 
 %% What was asked for is part of the name, where that makes a difference.
 -spec title(string(), options()) -> string().
 title(Name, #{settings := Settings}) ->
-    Told = ["kind", "profile", "idle-memory", "wait"],
-    Values = [maps:get(Setting, Settings) || Name =:= "memory", Setting <- Told, maps:is_key(Setting, Settings)],
+    Told = ["kind", "profile", "idle-memory", "wait", "part"],
+    Values = [maps:get(Setting, Settings) || lists:member(Name, ["memory", "sockets", "throughput"]), Setting <- Told, maps:is_key(Setting, Settings)],
     Fullsweep = [Setting || Setting <- ["sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
     lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Fullsweep]])).
 

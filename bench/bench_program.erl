@@ -2,7 +2,7 @@
 %% a port of the process that starts it, talks in lines, and ends with that process, however it ends.
 -module(bench_program).
 
--export([start/2, start_server/2, tell/2, await/3, watch/2, stop/1, ticks/1, rss/1, built/1, text/2, number/2]).
+-export([start/2, start_server/2, tell/2, await/3, watch/2, stop/1, ticks/1, rss/1, peak/1, forget_peak/1, built/1, text/2, number/2]).
 -export_type([program/0]).
 
 -type program() :: #{port := port(), os_pid := pos_integer(), name := string()}.
@@ -110,6 +110,17 @@ rss(OsPid) ->
     {ok, Text} = file:read_file(["/proc/", integer_to_list(OsPid), "/smaps_rollup"]),
     {match, [Kilobytes]} = re:run(Text, "Rss:\\s+(\\d+)", [{capture, all_but_first, list}]),
     list_to_integer(Kilobytes) * 1024.
+
+%% @doc The most that it has had since the system was told to forget it.
+-spec peak(pos_integer()) -> non_neg_integer().
+peak(OsPid) ->
+    {ok, Text} = file:read_file(["/proc/", integer_to_list(OsPid), "/status"]),
+    {match, [Kilobytes]} = re:run(Text, "VmHWM:\\s+(\\d+)", [{capture, all_but_first, list}]),
+    list_to_integer(Kilobytes) * 1024.
+
+-spec forget_peak(pos_integer()) -> ok.
+forget_peak(OsPid) ->
+    ok = file:write_file(["/proc/", integer_to_list(OsPid), "/clear_refs"], "5").
 
 %% @doc A program that bench/run has built.
 -spec built(string()) -> file:filename().

@@ -163,7 +163,7 @@ connection_managers(Kind, Users, #{listeners := Listeners}) ->
 -spec with_users(string(), pos_integer(), bench_users_node:ejabberd(), [bench_program:program()], #plan{}) -> map().
 with_users(Kind, Users, #{node := Node, os_pid := OsPid} = Ejabberd, Ecms, #plan{idle = Idle} = Plan) ->
     EcmBefore = rss(Ecms),
-    Kernel = kernel(),
+    Kernel = bench_kernel:sockets(),
     Cpu = cpu([OsPid | [EcmPid || #{os_pid := EcmPid} <- Ecms]]),
     #{generators := Generators, servers := Servers, ready := Ready, seconds := Took} =
         log_in(Kind, Users, {Ejabberd, Ecms}, Plan),
@@ -177,7 +177,7 @@ with_users(Kind, Users, #{node := Node, os_pid := OsPid} = Ejabberd, Ecms, #plan
         rss_growth => maps:get(rss, Step) - HalfRss,
         total_growth => maps:get(total, maps:get(memory, Step)) - HalfTotal,
         ecm_rss => rss(Ecms) - EcmBefore,
-        kernel => kernel() - Kernel,
+        kernel => bench_kernel:sockets() - Kernel,
         cpu_ms_per_login => LoginCpu,
         cpu_ms_idle_per_user_minute => (cpu(Servers) - Cpu - LoginCpu * Users) / Users * 60 / max(1, Idle),
         logins_per_second => Users / Took,
@@ -252,18 +252,3 @@ rss(Programs) ->
 -spec cpu([pos_integer()]) -> non_neg_integer().
 cpu(OsPids) ->
     10 * lists:sum([bench_program:ticks(OsPid) || OsPid <- OsPids]).
-
-%% Bytes of the kernel for sockets, of both ends; 0 where that may not be read.
--spec kernel() -> non_neg_integer().
-kernel() ->
-    Slabs = [<<"TCP">>, <<"sock_inode_cache">>, <<"filp">>, <<"eventpoll_epi">>, <<"eventpoll_pwq">>, <<"ep_head">>],
-    case file:read_file("/proc/slabinfo") of
-        {ok, Text} ->
-            Lines = [binary:split(Line, <<" ">>, [global, trim_all]) || Line <- binary:split(Text, <<"\n">>, [global])],
-            lists:sum([
-                binary_to_integer(Active) * binary_to_integer(Size)
-             || [Name, Active, _All, Size | _] <- Lines, lists:member(Name, Slabs)
-            ]);
-        {error, _} ->
-            0
-    end.

@@ -14,7 +14,12 @@
     sweep_all := boolean(),
     fullsweep := boolean(),
     vm := [string()],
-    dir := file:filename()
+    dir := file:filename(),
+    %% Whether Megaphone listens; true unless told otherwise.
+    megaphone => boolean(),
+    %% Further modules, and a directory whose files are served below /files.
+    modules => [string()],
+    files => file:filename()
 }.
 
 -type ejabberd() :: #{node := bench_vm:node_ref(), os_pid := pos_integer(), listeners := [{module(), string()}]}.
@@ -66,18 +71,22 @@ stop(#{node := Node}) ->
 %% would make bursts of clients wait for a second.
 -spec configuration(settings()) -> iodata().
 configuration(#{profile := Profile} = Settings) ->
-    Handlers = "    request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws}\n",
-    Modules = ["mod_bosh", "mod_disco", "mod_roster", "mod_stream_mgmt" | ["mod_carboncopy" || Profile =:= typical]],
+    Files = maps:get(files, Settings, none),
+    Handlers = ["    request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws", [", /files: mod_http_fileserver" || Files =/= none], "}\n"],
+    Own = ["mod_bosh", "mod_disco", "mod_roster", "mod_stream_mgmt" | ["mod_carboncopy" || Profile =:= typical]],
+    Modules = Own ++ maps:get(modules, Settings, []),
+    Megaphone = [listener(1, "megaphone"), Handlers | [["    ", Option, "\n"] || Option <- idle(Settings)]],
     [
         "hosts: [localhost]\nloglevel: warning\ncertfiles: []\n",
         "auth_method: [internal, anonymous]\nanonymous_protocol: sasl_anon\nallow_multiple_connections: true\n",
         "auth_password_format: scram\nlisten:\n",
-        listener(1, "megaphone"), Handlers, [["    ", Option, "\n"] || Option <- idle(Settings)],
+        [Megaphone || maps:get(megaphone, Settings, true)],
         listener(2, "ejabberd_http"), Handlers, "    backlog: 1024\n",
         listener(3, "ejabberd_c2s"), "    backlog: 1024\n",
         "modules:\n",
         [["  ", Module, ": {}\n"] || Module <- Modules],
-        ["  mod_mam:\n    db_type: mnesia\n" || Profile =:= typical]
+        ["  mod_mam:\n    db_type: mnesia\n" || Profile =:= typical],
+        [["  mod_http_fileserver:\n    docroot: \"", Files, "\"\n"] || Files =/= none]
     ].
 
 -spec listener(pos_integer(), string()) -> iodata().

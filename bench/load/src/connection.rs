@@ -1,4 +1,4 @@
-//! One TCP connection that never blocks.
+//! One TCP connection, with or without TLS, that never blocks.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -6,18 +6,22 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+use rustls::ClientConnection;
+
+use crate::tls::Tls;
 
 /// A connection with the bytes that came and were not yet used, and those that still have to go.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     input: Vec<u8>,
     output: Vec<u8>,
     closed: bool,
 }
 
 impl Connection {
-    /// Begins to connect, from this address of the machine.
+    /// Begins to connect, from this address of the machine. With TLS the handshake begins when the connection is there.
     ///
     /// # Errors
     ///
@@ -25,6 +29,7 @@ impl Connection {
     pub fn open(
         target: SocketAddr,
         source: Option<SocketAddr>,
+        tls: Option<&Tls>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
@@ -41,7 +46,8 @@ impl Connection {
         }
         let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream, input: Vec::new(), output: Vec::new(), closed: false })
+        let tls = tls.map(Tls::connection).transpose().map_err(io::Error::other)?;
+        Ok(Self { stream, tls, input: Vec::new(), output: Vec::new(), closed: false })
     }
 
     /// What came and was not used.
@@ -71,7 +77,10 @@ impl Connection {
     ///
     /// When the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.output.extend_from_slice(bytes);
+        match &mut self.tls {
+            Some(tls) => tls.writer().write_all(bytes)?,
+            None => self.output.extend_from_slice(bytes),
+        }
         self.flush()
     }
 
@@ -79,13 +88,13 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection is gone.
+    /// When the connection is gone, or what came is no TLS or from somebody else.
     pub fn ready(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16_384];
         while !self.closed {
-            match self.stream.read(&mut buffer) {
+            match self.read(&mut buffer) {
                 Ok(0) => self.closed = true,
-                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Ok(_) => {}
                 Err(error) if is_temporary(&error) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -94,17 +103,42 @@ impl Connection {
         self.flush()
     }
 
+    /// The bytes that were read from the system.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            let length = self.stream.read(buffer)?;
+            self.input.extend_from_slice(&buffer[..length]);
+            return Ok(length);
+        };
+        let length = tls.read_tls(&mut self.stream)?;
+        let plain = tls.process_new_packets().map_err(io::Error::other)?.plaintext_bytes_to_read();
+        if plain > 0 {
+            let start = self.input.len();
+            self.input.resize(start + plain, 0);
+            tls.reader().read_exact(&mut self.input[start..])?;
+        }
+        Ok(length)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(length) if length == self.output.len() => self.output = Vec::new(),
-                Ok(length) => drop(self.output.drain(..length)),
-                Err(error) if is_temporary(&error) => break,
+        loop {
+            let result = match &mut self.tls {
+                Some(tls) if tls.wants_write() => tls.write_tls(&mut self.stream).map(drop),
+                None if !self.output.is_empty() => match self.stream.write(&self.output) {
+                    Ok(length) if length == self.output.len() => {
+                        self.output = Vec::new();
+                        Ok(())
+                    }
+                    other => other.map(|length| drop(self.output.drain(..length))),
+                },
+                _ => return Ok(()),
+            };
+            match result {
+                Err(error) if is_temporary(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                other => other?,
             }
         }
-        Ok(())
     }
 }
 

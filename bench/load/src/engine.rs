@@ -1,9 +1,11 @@
 //! Drives all users from one thread: logs them in at a pace, keeps them, lets them talk, and tells about it in lines of
 //! JSON.
 
+mod ask;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -11,7 +13,9 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
 
+use crate::control::tell;
 use crate::order::Latencies;
+use crate::ping::Pings;
 use crate::session::Login;
 use crate::talk::Talk;
 use crate::transport::{Net, Place, SLOTS};
@@ -32,6 +36,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for messages after the last one was sent, and after the polls that were held then have ended: stock
 /// ejabberd answers a request that overtook another one only then, which makes its messages late but not lost.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long to wait for answers of the server after the last question.
+const PING_GRACE: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -62,6 +69,13 @@ pub enum Command {
         /// For so long.
         duration: Duration,
     },
+    /// Questions to the server (XEP-0199), by all users in turn.
+    Ping {
+        /// Of all users together.
+        per_second: f64,
+        /// For so long.
+        duration: Duration,
+    },
     /// The end.
     Stop,
 }
@@ -86,8 +100,12 @@ impl Command {
                 per_second: number("messages_per_second")?,
                 duration: Duration::from_secs_f64(number("duration")?),
             }),
+            "ping" => Ok(Self::Ping {
+                per_second: number("per_second")?,
+                duration: Duration::from_secs_f64(number("duration")?),
+            }),
             "stop" => Ok(Self::Stop),
-            _ => Err(format!("`{word}` is no command: add, chat, stop")),
+            _ => Err(format!("`{word}` is no command: add, chat, ping, stop")),
         }
     }
 }
@@ -105,6 +123,7 @@ pub struct Engine {
     pace_from: (Instant, usize),
     logins: Latencies,
     talk: Option<Talk>,
+    pings: Option<Pings>,
     /// To be begun when all are online, and to be followed by the end.
     planned: Option<(f64, Duration)>,
     ends: bool,
@@ -129,6 +148,7 @@ impl Engine {
             pace_from: (Instant::now(), 0),
             logins: Latencies::default(),
             talk: None,
+            pings: None,
             planned: None,
             ends: false,
             seed: RandomState::new(),
@@ -164,6 +184,7 @@ impl Engine {
                 match commands.try_recv() {
                     Ok(Command::Add(users)) => self.add(users),
                     Ok(Command::Chat { per_second, duration }) => self.chat(per_second, duration)?,
+                    Ok(Command::Ping { per_second, duration }) => self.ping(per_second, duration)?,
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                         tell(&json!({"event": "stopped"}));
                         return Ok(());
@@ -181,6 +202,7 @@ impl Engine {
             }
             self.start_due()?;
             self.talk_due()?;
+            self.ping_due()?;
             if self.ends && self.planned.is_none() && self.talk.is_none() {
                 tell(&json!({"event": "stopped"}));
                 return Ok(());
@@ -196,7 +218,8 @@ impl Engine {
     fn due(&self) -> Instant {
         let login = self.login_due();
         let message = self.talk.as_ref().and_then(Talk::due);
-        [login, message].into_iter().flatten().fold(Instant::now() + TICK, Instant::min)
+        let ping = self.pings.as_ref().and_then(Pings::due);
+        [login, message, ping].into_iter().flatten().fold(Instant::now() + TICK, Instant::min)
     }
 
     fn login_due(&self) -> Option<Instant> {
@@ -249,6 +272,7 @@ impl Engine {
             match event {
                 Event::Online => self.came_online(at),
                 Event::Message(text) => self.arrived(at, &text)?,
+                Event::Answer(id) => self.answered(at, &id)?,
             }
         }
         match result {
@@ -309,7 +333,8 @@ impl Engine {
     }
 
     fn chat(&mut self, per_second: f64, duration: Duration) -> Result<(), String> {
-        if self.talk.is_some() || self.online < self.wanted || self.online < 2 {
+        let is_busy = self.talk.is_some() || self.pings.is_some();
+        if is_busy || self.online < self.wanted || self.online < 2 {
             return Err("chat needs two users, all of them online and not yet talking".to_owned());
         }
         self.talk = Some(Talk::new(self.online, per_second, duration));
@@ -365,7 +390,7 @@ fn net<'a>(poll: &'a Poll, settings: &'a Settings, at: usize, random: u64) -> Ne
 }
 
 /// The address that a user comes from: many need more than one, and on loopback all of 127.0.0.0/8 is ours.
-fn source(target: SocketAddr, number: usize) -> Option<SocketAddr> {
+pub(crate) fn source(target: SocketAddr, number: usize) -> Option<SocketAddr> {
     let group = number / USERS_PER_SOURCE;
     if group == 0 || !target.is_ipv4() || !target.ip().is_loopback() {
         return None;
@@ -378,12 +403,6 @@ fn percentiles([p50, p99, max]: [u32; 3]) -> Value {
     json!({"p50": p50, "p99": p99, "max": max})
 }
 
-/// A line for who started this. Without a reader there is nobody to tell that to.
-fn tell(event: &Value) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +411,8 @@ mod tests {
     fn reads_commands() {
         let chat = Command::Chat { per_second: 5.0, duration: Duration::from_secs(2) };
         assert_eq!(Command::read(r#"chat {"messages_per_second": 5, "duration": 2}"#), Ok(chat));
+        let ping = Command::Ping { per_second: 9.0, duration: Duration::from_secs(3) };
+        assert_eq!(Command::read(r#"ping {"per_second": 9, "duration": 3}"#), Ok(ping));
         assert_eq!(Command::read("add {\"users\":7}\n"), Ok(Command::Add(7)));
         assert_eq!(Command::read(" stop "), Ok(Command::Stop));
         for wrong in ["", "chat", "add {\"users\":0}", "add {", "go"] {

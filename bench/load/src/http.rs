@@ -17,6 +17,13 @@ pub fn post(path: &str, host: &str, body: &str, browser: bool) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A GET.
+#[must_use]
+pub fn get(path: &str, host: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: megaphone-clients\r\nAccept: */*\r\n\r\n")
+        .into_bytes()
+}
+
 /// The head of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {

@@ -2,22 +2,23 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use megaphone_load::control;
 use megaphone_load::engine::{Command, Engine, Settings};
+use megaphone_load::tls::Tls;
 use megaphone_load::transport::{Kind, Place};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Logs many chat users in, keeps them, and lets them talk to each other. Tells about it on standard output, a JSON
 /// object a line: start, ready, chat, retry, error, stopped. Commands come on standard input, a line each:
-/// add {"users":N}, chat {"messages_per_second":N,"duration":SECONDS}, stop; its end is a stop. Fails when a user
-/// cannot log in or is lost, or a message is lost, doubled or reordered.
+/// add {"users":N}, chat {"messages_per_second":N,"duration":SECONDS}, ping {"per_second":N,"duration":SECONDS}, stop; its
+/// end is a stop. Fails when a user cannot log in or is lost, or a message or an answer is lost, doubled or reordered.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Arguments {
@@ -48,6 +49,12 @@ struct Arguments {
     /// Seconds that BOSH requests are held
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u32,
+    /// BOSH users who are online have no poll held: each request has something to say, and there is one at a time
+    #[arg(long)]
+    no_polls: bool,
+    /// Connects with TLS, to a server with the first certificate in this PEM file and none else
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
     /// Seconds that a login may take
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     login_timeout: u64,
@@ -91,9 +98,10 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), String> {
-    raise_descriptor_limit()?;
+    control::raise_descriptor_limit()?;
     let path =
         arguments.path.unwrap_or_else(|| if arguments.kind == Kind::Ws { "/ws" } else { "/bosh" }.to_owned());
+    let tls = arguments.tls_certificate.map(|file| Tls::new(&file, &arguments.domain)).transpose()?;
     let settings = Settings {
         place: Place {
             kind: arguments.kind,
@@ -101,6 +109,8 @@ fn start(arguments: Arguments) -> Result<(), String> {
             path,
             domain: arguments.domain,
             wait: arguments.wait,
+            polls: !arguments.no_polls,
+            tls,
             browser: arguments.browser_headers,
         },
         from: arguments.from,
@@ -120,28 +130,6 @@ fn start(arguments: Arguments) -> Result<(), String> {
         engine.then_chat(per_second, Duration::from_secs_f64(seconds));
     }
     let waker = engine.waker().map_err(|error| error.to_string())?;
-    thread::spawn(move || read_commands(&commands, &waker));
+    thread::spawn(move || control::read_commands(commands, &waker, Command::read));
     engine.run(&received)
-}
-
-/// Ends with the input, and the program with it: who started it is gone.
-fn read_commands(commands: &Sender<Command>, waker: &mio::Waker) {
-    for line in io::stdin().lines().map_while(Result::ok) {
-        match Command::read(&line) {
-            Ok(command) => {
-                if commands.send(command).is_err() || waker.wake().is_err() {
-                    return;
-                }
-            }
-            Err(text) => eprintln!("megaphone-load: {text}"),
-        }
-    }
-    let _ = commands.send(Command::Stop);
-    let _ = waker.wake();
-}
-
-fn raise_descriptor_limit() -> Result<(), String> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).map_err(|error| format!("the limit of descriptors: {error}"))
 }

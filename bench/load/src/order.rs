@@ -1,6 +1,6 @@
 //! Checks that each message of a sender arrives exactly once and in order, and keeps how long they took.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What one receiver got from one sender, whose messages are numbered from 0.
@@ -58,6 +58,18 @@ impl Latencies {
         let rank = (self.0.len() as f64 * percent / 100.0).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied().unwrap_or(0)
     }
+
+    /// How many took how many microseconds, these rounded to three digits: so that those of several programs can be put
+    /// together.
+    #[must_use]
+    pub fn histogram(&self) -> BTreeMap<u32, u32> {
+        let mut counts = BTreeMap::new();
+        for &micros in &self.0 {
+            let unit = 10_u32.pow(micros.max(1).ilog10().saturating_sub(2));
+            *counts.entry(micros / unit * unit).or_default() += 1;
+        }
+        counts
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +89,16 @@ mod tests {
     fn nothing_is_lost_of_nothing() {
         assert_eq!(Order::default().lost(0), 0);
         assert_eq!(Order::default().lost(3), 3);
+    }
+
+    #[test]
+    fn rounds_times_to_three_digits() {
+        let mut times = Latencies::default();
+        for micros in [0, 7, 999, 1_234, 1_239, 123_456] {
+            times.add(Duration::from_micros(micros));
+        }
+        let expected = BTreeMap::from([(0, 1), (7, 1), (999, 1), (1_230, 2), (123_000, 1)]);
+        assert_eq!(times.histogram(), expected);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum Action {
     Online,
     /// A message came: its text.
     Message(String),
+    /// A question that was asked since it is online was answered: its id.
+    Answer(String),
 }
 
 /// A session from the first features on.
@@ -198,6 +200,10 @@ impl Session {
                 self.setup(actions);
                 Ok(())
             }
+            (Some("result"), id) if self.step == Step::Online => {
+                actions.push(Action::Answer(id.to_owned()));
+                Ok(())
+            }
             (Some("result"), id) => {
                 self.came(id, actions);
                 Ok(())
@@ -304,6 +310,8 @@ mod tests {
         assert_eq!(give(&mut session, "<presence from='a@b/c'/>"), Ok(vec![Action::Online]));
         let message = "<message from='x'><body>1 &lt; 2</body></message>";
         assert_eq!(give(&mut session, message), Ok(vec![Action::Message("1 < 2".to_owned())]));
+        let answer = "<iq type='result' id='7'/>";
+        assert_eq!(give(&mut session, answer), Ok(vec![Action::Answer("7".to_owned())]));
         assert_eq!((session.step(), session.jid()), (Step::Online, "a@b/c"));
     }
 

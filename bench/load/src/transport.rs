@@ -1,5 +1,6 @@
 //! What carries a session: BOSH over one or two connections, a WebSocket, a plain TCP connection.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use mio::{Registry, Token};
 use crate::bosh::Bosh;
 use crate::connection::Connection;
 use crate::http;
+use crate::tls::Tls;
 use crate::websocket::{self, Kind as Frame};
 use crate::xml::{self, Element, Error};
 
@@ -44,6 +46,11 @@ pub struct Place {
     pub domain: String,
     /// Seconds that a poll is held.
     pub wait: u32,
+    /// Whether a BOSH user who is online and has nothing to send has a poll held. Otherwise it never has more than one
+    /// request under way, so that none overtakes another one, and each of an online user carries what was sent at once.
+    pub polls: bool,
+    /// For connections with TLS.
+    pub tls: Option<Tls>,
     /// Whether requests have all the headers of a browser.
     pub browser: bool,
 }
@@ -65,7 +72,8 @@ pub struct Net<'a> {
 
 impl Net<'_> {
     fn open(&self, slot: usize) -> Result<Connection, String> {
-        Connection::open(self.place.target, self.source, self.registry, Token(self.token + slot))
+        let (place, token) = (self.place, Token(self.token + slot));
+        Connection::open(place.target, self.source, place.tls.as_ref(), self.registry, token)
             .map_err(|error| format!("cannot connect to {}: {error}", self.place.target))
     }
 }
@@ -111,7 +119,7 @@ impl Transport {
     /// When the connection is gone.
     pub fn send(&mut self, stanzas: &str) -> Result<(), String> {
         match self {
-            Self::Bosh(polls) => polls.queue.push_str(stanzas),
+            Self::Bosh(polls) => polls.queue.push_back(stanzas.to_owned()),
             Self::Stream(stream) => return stream.send(stanzas),
         }
         Ok(())
@@ -166,7 +174,7 @@ impl Transport {
 pub struct Polls {
     bosh: Bosh,
     slots: [Slot; SLOTS],
-    queue: String,
+    queue: VecDeque<String>,
     restart: bool,
     sent: u64,
 }
@@ -186,7 +194,7 @@ impl Polls {
         // Below 2^52, so that it can grow.
         let bosh = Bosh::new(1 + (net.random >> 13), net.place.wait);
         let mut polls =
-            Self { bosh, slots: Default::default(), queue: String::new(), restart: false, sent: 0 };
+            Self { bosh, slots: Default::default(), queue: VecDeque::new(), restart: false, sent: 0 };
         let body = polls.bosh.open(&net.place.domain);
         polls.request(0, &body, net)?;
         if net.place.kind == Kind::Bosh2 {
@@ -243,15 +251,19 @@ impl Polls {
     fn flush(&mut self, net: &Net<'_>, online: bool) -> Result<(), String> {
         loop {
             let under_way = self.slots.iter().filter(|slot| slot.since.is_some()).count();
-            let wanted = self.restart || !self.queue.is_empty() || under_way == 0;
-            if !self.bosh.is_open() || !wanted || under_way >= self.bosh.requests() {
+            let polls = under_way == 0 && (net.place.polls || !online);
+            let wanted = self.restart || !self.queue.is_empty() || polls;
+            let most = if net.place.polls { self.bosh.requests() } else { 1 };
+            if !self.bosh.is_open() || !wanted || under_way >= most {
                 break;
             }
             let Some(slot) = self.free_slot(net.place.kind, online) else { break };
             let body = if std::mem::take(&mut self.restart) {
                 self.bosh.restart(&net.place.domain)
             } else {
-                let stanzas = std::mem::take(&mut self.queue);
+                // One question a request, where its answer is to be the request's.
+                let count = if net.place.polls || !online { self.queue.len() } else { 1 };
+                let stanzas: String = self.queue.drain(..count.min(self.queue.len())).collect();
                 self.bosh.carry(&stanzas)
             };
             self.request(slot, &body, net)?;

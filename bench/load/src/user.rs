@@ -13,6 +13,8 @@ pub enum Event {
     Online,
     /// It got a message with this text.
     Message(String),
+    /// The question with this id was answered.
+    Answer(String),
 }
 
 /// A user that logs in, or is online.
@@ -105,6 +107,7 @@ impl User {
                 Action::Restart => self.transport.restart(net)?,
                 Action::Online => events.push(Event::Online),
                 Action::Message(text) => events.push(Event::Message(text)),
+                Action::Answer(id) => events.push(Event::Answer(id)),
             }
         }
         Ok(())
