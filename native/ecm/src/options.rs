@@ -120,7 +120,7 @@ impl Options {
         let tls = secure(file.tls.as_ref())?;
         let listen = file.listen.map(|Listen(address)| address);
         Ok(Self {
-            listen: listen.or(if tls.is_none() { Some(LISTEN) } else { None }),
+            listen: listen.or_else(|| tls.is_none().then_some(LISTEN)),
             tls,
             reuse_port: file.reuse_port.unwrap_or_default(),
             log: file.log.map_or(LevelFilter::INFO, |LogLevel(level)| level),

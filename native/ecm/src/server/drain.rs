@@ -10,7 +10,6 @@ use tracing::{debug, info, warn};
 use super::{Server, ticks};
 use crate::listen::{self, Origin};
 use crate::signals::Command;
-use crate::slab::Bits;
 use crate::systemd;
 
 /// How far the manager's life has come.
@@ -160,8 +159,11 @@ impl Server {
         self.life.start_by = None;
         self.life.close_after = None;
         self.doors.clear();
-        for index in 0..self.slab.capacity() {
-            self.with(index as u32, false, Client::stop);
+        // Indexes are below 2^32.
+        for index in 0..self.slab.capacity() as u32 {
+            if !self.is_written_by_session(index) {
+                self.with(index, false, Client::stop);
+            }
         }
     }
 
@@ -176,10 +178,7 @@ impl Server {
             return false;
         }
         (0..self.slab.capacity() as u32).all(|index| {
-            let Some(slot) = self.slab.at(index) else { return true };
-            let is_tls = slot.bits.has(Bits::TLS);
-            let records = if is_tls { self.tls.get(index).map_or(0, |tls| tls.pending()) } else { 0 };
-            slot.client.pending() + records == 0
+            self.slab.at(index).is_none_or(|slot| slot.client.pending() == 0) && self.records(index) == 0
         })
     }
 }

@@ -10,7 +10,7 @@ use megaphone_core::limits;
 use tracing::debug;
 
 use super::Server;
-use crate::slab::Bits;
+use crate::slab::{Bits, Slot};
 
 /// What nginx says as well.
 const NOT_TLS: &str = "plain HTTP was sent to a port for https";
@@ -195,6 +195,18 @@ impl Server {
             Ok(_) if progress => self.with(index, true, |_, _| {}),
             Ok(_) => {}
         }
+    }
+
+    /// Bytes of records that a client has not taken.
+    pub(super) fn records(&mut self, index: u32) -> usize {
+        let is_tls = self.slab.at(index).is_some_and(|slot| slot.bits.has(Bits::TLS));
+        if is_tls { self.tls.get(index).map_or(0, |session| session.pending()) } else { 0 }
+    }
+
+    /// Whether the rest of an answer that the state machine is done with waits in the session: closing would lose it.
+    pub(super) fn is_written_by_session(&mut self, index: u32) -> bool {
+        let is_idle = |slot: &mut Slot| !slot.bits.has(Bits::HANDSHAKE) && slot.client.timer() == Timer::Idle;
+        self.records(index) > 0 && self.slab.at(index).is_some_and(is_idle)
     }
 
     /// Tells the client that there will be no session, and waits for its end.
