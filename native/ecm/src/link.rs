@@ -292,7 +292,7 @@ impl Link {
         let hello = Hello { role: Role::Ecm, features: Hello::CREDIT, window: limits::WINDOW, name: NAME };
         let handshake = Handshake::new(hello, self.secret.clone().map(credentials).transpose()?);
         handshake.greet(&mut self.output);
-        self.decoder = if handshake.authenticates() { Decoder::authenticating() } else { Decoder::new() };
+        self.decoder = handshake.decoder();
         self.handshake = Some(handshake);
         Ok(())
     }

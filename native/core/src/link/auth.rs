@@ -15,6 +15,7 @@ use core::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::decoder::Decoder;
 use super::frame::{ErrorCode, Frame};
 use super::hello::{Hello, Role};
 use crate::limits::{MAX_SECRET, MIN_SECRET};
@@ -132,7 +133,10 @@ impl core::error::Error for AuthError {}
 #[derive(Debug)]
 pub struct Handshake {
     role: Role,
+    /// The payload of our hello.
     hello: Vec<u8>,
+    /// Our first frames.
+    greeting: Vec<u8>,
     credentials: Option<Credentials>,
     /// The other end's, once it is there.
     peer_hello: Option<Vec<u8>>,
@@ -147,26 +151,32 @@ impl Handshake {
         if credentials.is_some() {
             hello.features |= Hello::AUTH;
         }
-        let mut payload = Vec::new();
+        let (role, mut payload, mut greeting) = (hello.role, Vec::new(), Vec::new());
         hello.encode(&mut payload);
-        let role = hello.role;
-        Self { role, hello: payload, credentials, peer_hello: None, peer_nonce: None, peer_window: 0 }
+        Frame::Hello(hello).encode(&mut greeting);
+        if let Some(credentials) = &credentials {
+            auth_frame(CHALLENGE_STEP, &credentials.nonce, &mut greeting);
+        }
+        Self {
+            role,
+            hello: payload,
+            greeting,
+            credentials,
+            peer_hello: None,
+            peer_nonce: None,
+            peer_window: 0,
+        }
     }
 
-    /// Whether auth frames follow the hellos.
+    /// A decoder for what the other end sends. [`Decoder::admit`] must follow when the link is open.
     #[must_use]
-    pub const fn authenticates(&self) -> bool {
-        self.credentials.is_some()
+    pub fn decoder(&self) -> Decoder {
+        if self.credentials.is_some() { Decoder::authenticating() } else { Decoder::new() }
     }
 
     /// Appends what this end says first, without waiting for the other one.
     pub fn greet(&self, out: &mut Vec<u8>) {
-        if let Ok(hello) = Hello::parse(&self.hello) {
-            Frame::Hello(hello).encode(out);
-        }
-        if let Some(credentials) = &self.credentials {
-            auth_frame(CHALLENGE_STEP, &credentials.nonce, out);
-        }
+        out.extend_from_slice(&self.greeting);
     }
 
     /// Takes the other end's hello. `Some`: the link is open, and this is the window of the other end.
@@ -181,7 +191,7 @@ impl Handshake {
         hello.encode(&mut payload);
         self.peer_hello = Some(payload);
         self.peer_window = hello.window;
-        match (self.authenticates(), hello.features & Hello::AUTH != 0) {
+        match (self.credentials.is_some(), hello.features & Hello::AUTH != 0) {
             (false, false) => Ok(Some(hello.window)),
             (true, true) => Ok(None),
             (true, false) => Err(AuthError::Missing(self.role)),

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::limits::WINDOW;
-use crate::link::Decoder;
 
 const SECRET: &[u8] = b"correct horse battery staple";
 
@@ -16,7 +15,7 @@ fn end(role: Role, secret: Option<&[u8]>, nonce: u8) -> Handshake {
 
 /// What one end does with the other's bytes: the window when the link is open, and what it says to them.
 fn hear(end: &mut Handshake, input: &[u8]) -> Result<(Option<u32>, Vec<u8>), AuthError> {
-    let mut decoder = if end.authenticates() { Decoder::authenticating() } else { Decoder::new() };
+    let mut decoder = end.decoder();
     if let Some(said) = &end.peer_hello {
         let mut hello = Vec::new();
         Frame::Hello(Hello::parse(said).unwrap()).encode(&mut hello);

@@ -18,8 +18,7 @@ pub(super) struct Intake {
 
 impl Intake {
     fn new(handshake: Handshake) -> Self {
-        let decoder = if handshake.authenticates() { Decoder::authenticating() } else { Decoder::new() };
-        Self { decoder, handshake: Some(Box::new(handshake)) }
+        Self { decoder: handshake.decoder(), handshake: Some(Box::new(handshake)) }
     }
 }
 
