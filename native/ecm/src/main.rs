@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use megaphone_ecm::config::{Admin, File, Server, raise_descriptor_limit};
 use megaphone_ecm::options::{Listen, LogFormat, LogLevel, Options};
-use megaphone_ecm::tls::{Address, Pair};
+use megaphone_ecm::tls::Pair;
 use megaphone_ecm::{Listener, Listeners, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -47,7 +47,7 @@ struct Arguments {
     admin: Option<Admin>,
     /// Address and port for clients that come by TLS [default: none]
     #[arg(long, value_name = "ADDR:PORT")]
-    tls_listen: Option<Address>,
+    tls_listen: Option<Listen>,
     /// PEM file with the certificate for TLS and those between it and its authority
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,

@@ -11,7 +11,7 @@ use toml::Value;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, File, Server};
-use crate::tls::{Address, Certificates, Pair, Section};
+use crate::tls::{Certificates, Pair, Section};
 
 /// Where clients connect if nothing else is said.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5_280);
@@ -19,7 +19,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 /// ejabberd's listener if nothing else is said.
 const SERVER: &str = "127.0.0.1:6280";
 
-/// Address and port for the clients.
+/// Address and port for clients, with or without TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Listen(pub SocketAddr);
@@ -219,7 +219,7 @@ impl Options {
 fn secure(section: Option<&Section>) -> Result<Option<(SocketAddr, Vec<Pair>)>, String> {
     let Some(section) = section else { return Ok(None) };
     match (section.listen, section.certificate.is_empty()) {
-        (Some(Address(address)), false) => Ok(Some((address, section.certificate.clone()))),
+        (Some(Listen(address)), false) => Ok(Some((address, section.certificate.clone()))),
         (None, _) => Err("TLS needs an address for its clients: `listen` in [tls], or --tls-listen".to_owned()),
         (Some(_), true) => Err(
             "TLS needs a certificate: [[tls.certificate]] with `certificate` and `key`, or --tls-certificate and --tls-key"

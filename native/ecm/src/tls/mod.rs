@@ -33,7 +33,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 pub use certificates::{Certificates, Pair};
 pub(crate) use session::{Scratch, Session};
-pub use settings::{Address, Section};
+pub use settings::Section;
 
 /// Sessions of one chunk of the table: 8 kB of pointers.
 const CHUNK: usize = 1_024;

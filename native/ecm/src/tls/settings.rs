@@ -1,42 +1,17 @@
 //! The section `[tls]` of the configuration file.
 
-use std::net::SocketAddr;
-use std::str::FromStr;
-
 use serde::Deserialize;
 
 use super::Pair;
 use crate::config::{Count, Seconds};
-
-/// An address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Address(pub SocketAddr);
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|_| format!("`{}` is no address and port, as in 0.0.0.0:5281", text.escape_debug()))
-    }
-}
-
-impl TryFrom<String> for Address {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
+use crate::options::Listen;
 
 /// What may stand in the section. Unknown keys are refused by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Section {
     /// Address and port for clients that come by TLS.
-    pub listen: Option<Address>,
+    pub listen: Option<Listen>,
     /// The certificates; the first one is for clients that ask for no name, or for one that none has.
     #[serde(default)]
     pub certificate: Vec<Pair>,
