@@ -15,6 +15,7 @@
 //! | `server` | the event loop |
 //! | [`guard`] | who the clients are, and what each may do |
 //! | `refusals` | what was refused: counters and log |
+//! | `complaint` | what the log says once in a while only |
 //! | `slab` | the client connections |
 //! | `link` | a connection to a node |
 //! | `links` | all of them, and which one a client gets |
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod complaint;
 pub mod config;
 mod context;
 pub mod guard;

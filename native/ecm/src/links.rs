@@ -38,6 +38,11 @@ impl Links {
         self.0.get_mut(usize::from(index))
     }
 
+    /// Those that are up.
+    pub(crate) fn up(&self) -> impl Iterator<Item = &Link> {
+        self.iter().filter(|link| link.window().is_some())
+    }
+
     /// Where a new virtual connection goes; `None`: no link is up.
     pub(crate) fn best(&self) -> Option<LinkIndex> {
         let up = self.0.iter().enumerate().filter(|(_, link)| link.window().is_some());

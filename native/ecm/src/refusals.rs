@@ -8,6 +8,8 @@ use megaphone_core::client::Refusal;
 use megaphone_core::limits;
 use tracing::warn;
 
+use crate::complaint::Complaint;
+
 /// How often clients were refused for each reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusals([u64; Refusal::COUNT]);
@@ -42,10 +44,10 @@ impl fmt::Display for Refusals {
 
 /// Says in the log who was refused and why, for each reason once in [`limits::REFUSAL_LOG_PAUSE`].
 #[derive(Debug, Default)]
-pub(crate) struct RefusalLog([(Option<Instant>, u64); Refusal::COUNT]);
+pub(crate) struct RefusalLog([Complaint; Refusal::COUNT]);
 
 impl RefusalLog {
-    /// `peer` is asked for only if there is a line to write. `more` is what is known besides, in words of ours.
+    /// `peer` is asked for only if there is a line to write.
     pub(crate) fn refused(
         &mut self,
         refusal: Refusal,
@@ -53,20 +55,15 @@ impl RefusalLog {
         now: Instant,
         peer: impl FnOnce() -> Option<SocketAddr>,
     ) {
-        let (last, left_out) = &mut self.0[refusal as usize];
         let pause = Duration::from_millis(u64::from(limits::REFUSAL_LOG_PAUSE));
-        if last.is_some_and(|last| now < last + pause) {
-            *left_out += 1;
-            return;
-        }
+        let Some(left_out) = self.0[refusal as usize].say(now, pause) else { return };
         let peer = peer().map_or_else(|| "a client that is gone".to_owned(), |peer| peer.to_string());
         let answer = status.map_or_else(|| "closed".to_owned(), |status| status.to_string());
-        if *left_out == 0 {
+        if left_out == 0 {
             warn!("refused {peer} ({answer}): {refusal}");
         } else {
             warn!("refused {peer} ({answer}): {refusal}; {left_out} more since the last line of this kind");
         }
-        (*last, *left_out) = (Some(now), 0);
     }
 }
 

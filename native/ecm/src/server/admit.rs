@@ -20,8 +20,7 @@ impl Server {
             return true;
         }
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(wait)));
-        if self.pace_said.is_none_or(|said| self.now >= said + REPORT) {
-            self.pace_said = Some(self.now);
+        if self.pace_complaint.say(self.now, REPORT).is_some() {
             let most = self.guard.settings.new_per_second;
             warn!("{most} new clients in a second (max_new_clients_per_second): further ones wait");
         }

@@ -10,7 +10,7 @@ use mio::{Interest, Token};
 use tracing::warn;
 
 use super::figures::{self, Told};
-use super::{ACCEPTS, Door, SWEEPS, Server, TICK};
+use super::{ACCEPTS, Door, REPORT, SWEEPS, Server, TICK};
 use crate::context::Context;
 use crate::link::Link;
 use crate::metrics::State;
@@ -211,7 +211,7 @@ impl Server {
     pub(super) fn pause_accept(&mut self, error: &io::Error) {
         self.accept_after = Some(self.now + Duration::from_millis(u64::from(limits::ACCEPT_PAUSE)));
         self.traffic.accept_pauses += 1;
-        if let Some(before) = self.accept_complaint.say(self.now) {
+        if let Some(before) = self.accept_complaint.say(self.now, REPORT) {
             let clients = self.slab.len();
             warn!(
                 "cannot accept clients: {error}; trying on ({clients} clients now; {before} times more before)"
@@ -241,7 +241,7 @@ impl Server {
             return self.pause_accept(&error);
         }
         self.admit(index, peer);
-        if self.slab.len() == self.config.max_clients && self.full_complaint.say(self.now).is_some() {
+        if self.slab.len() == self.config.max_clients && self.full_complaint.say(self.now, REPORT).is_some() {
             warn!("{} clients, the most allowed: further ones wait", self.slab.len());
         }
     }

@@ -174,7 +174,7 @@ impl Server {
             warn!("stopping took too long: {} clients are cut off", self.slab.len());
             return true;
         }
-        if self.links.iter().any(|link| link.window().is_some() && link.pending() > 0) {
+        if self.links.up().any(|link| link.pending() > 0) {
             return false;
         }
         (0..self.slab.capacity() as u32).all(|index| {

@@ -23,13 +23,12 @@ impl Server {
 
     /// Publishes the figures for the admin address.
     pub(super) fn publish(&self) {
-        let up = self.links.iter().filter(|link| link.window().is_some()).count();
         self.shared.publish(
             &self.counters,
             &self.traffic,
             &Gauges {
                 links: self.links.iter().count() as u64,
-                links_up: up as u64,
+                links_up: self.links.up().count() as u64,
                 link_queue: self.links.iter().map(|link| link.pending() as u64).sum(),
                 held: self.held as u64,
                 is_starting: self.life.is_starting(),

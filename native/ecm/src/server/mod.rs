@@ -5,7 +5,6 @@
 
 mod admit;
 mod clients;
-mod complaint;
 mod drain;
 pub(crate) mod figures;
 mod node;
@@ -25,6 +24,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::{info, warn};
 
 use crate::Listeners;
+use crate::complaint::Complaint;
 use crate::config::Config;
 use crate::context::Counters;
 use crate::guard::Guard;
@@ -35,7 +35,6 @@ use crate::metrics::{Shared, Traffic};
 use crate::refusals::RefusalLog;
 use crate::slab::Slab;
 use crate::tls::Tls;
-use complaint::Complaint;
 use drain::Life;
 
 // Client tokens are ids: a generation that high would take 2^32 uses of the slot with the highest index.
@@ -59,7 +58,7 @@ const LINK_READS: usize = 16;
 /// Most clients accepted in one turn.
 const ACCEPTS: usize = 256;
 
-/// Least time between two reports of refused requests.
+/// Least time between two reports of refused requests, and between two complaints of one kind.
 const REPORT: Duration = Duration::from_secs(60);
 
 /// Where clients come in.
@@ -93,6 +92,7 @@ pub(crate) struct Server {
     accept_after: Option<Instant>,
     accept_complaint: Complaint,
     full_complaint: Complaint,
+    pace_complaint: Complaint,
     /// Bytes held by all clients.
     held: usize,
     scratch: Vec<u8>,
@@ -104,8 +104,6 @@ pub(crate) struct Server {
     counters: Counters,
     guard: Guard,
     refusal_log: RefusalLog,
-    /// When it was said last that new clients wait.
-    pace_said: Option<Instant>,
     traffic: Traffic,
     shared: Arc<Shared>,
     reported: (Instant, Counters),
@@ -142,12 +140,12 @@ impl Server {
             links: Links::new(&config, &waker, now),
             guard: Guard::new(config.guard.clone()),
             refusal_log: RefusalLog::default(),
-            pace_said: None,
             config,
             queue: VecDeque::new(),
             accept_after: None,
             accept_complaint: Complaint::default(),
             full_complaint: Complaint::default(),
+            pace_complaint: Complaint::default(),
             held: 0,
             scratch: vec![0; 65_536],
             started: now,

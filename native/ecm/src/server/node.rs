@@ -42,7 +42,7 @@ impl Server {
                 self.with(index, false, Client::link_lost);
             }
         }
-        match self.links.iter().filter(|link| link.window().is_some()).count() {
+        match self.links.up().count() {
             0 => warn!("no link is up: clients get 503"),
             count => info!("{count} other links are up: clients go on there"),
         }
