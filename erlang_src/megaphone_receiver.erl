@@ -148,14 +148,9 @@ socket_says({data, _Data}, State) ->
 socket_says(closed, State) ->
     finish(peer_closed, State);
 socket_says({error, Reason}, State) ->
-    finish({socket, error_name(Reason)}, State);
+    finish({socket, megaphone_transport:error_name(Reason)}, State);
 socket_says(no, State) ->
     {noreply, State}.
-
-%% Of TLS it may be anything, with text of the peer.
--spec error_name(term()) -> atom().
-error_name(Reason) when is_atom(Reason) -> Reason;
-error_name(_Reason) -> closed.
 
 -spec handle_continue(input, #state{}) -> step().
 handle_continue(input, State) ->
@@ -191,10 +186,10 @@ open(#state{socket = Socket, opts = Opts} = State0) ->
 
 -spec enter(ok | {error, pending}, #state{}) -> step().
 enter(ok, #state{socket = Socket, opts = Opts} = State) ->
-    _ = erlang:send_after(auth_timeout(), self(), not_open),
+    _ = erlang:send_after(millis(auth_timeout), self(), not_open),
     case proplists:get_bool(tls, Opts) of
         false -> start_link(State);
-        true -> encrypted(megaphone_transport:tls(Socket, Opts, auth_timeout()), State)
+        true -> encrypted(megaphone_transport:tls(Socket, Opts, millis(auth_timeout)), State)
     end;
 enter({error, pending}, State) ->
     refuse({refused, pending}, State).
@@ -253,13 +248,8 @@ start_sender(#state{socket = Socket, transport = Transport, link = Link, peer = 
 opened(#state{number = Number, peer = Peer} = State) ->
     ok = megaphone_gate:passed(self()),
     ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
-    _ = erlang:send_after(ping_after(), self(), listen),
+    _ = erlang:send_after(millis(link_ping), self(), listen),
     State#state{phase = open}.
-
-%% Milliseconds. The application's setting is for tests.
--spec auth_timeout() -> pos_integer().
-auth_timeout() ->
-    application:get_env(megaphone, auth_timeout, maps:get(auth_timeout, megaphone_nif:limits())).
 
 %% Newer ejabberd puts the option on the socket instead of into the options.
 -spec send_timeout(inet:socket(), [{atom(), term()}]) -> timeout().
@@ -350,7 +340,7 @@ silence(#state{silence = Looks, link = Link} = State) ->
             finish(silent, State);
         false ->
             ok = ask(Looks, Link),
-            _ = erlang:send_after(ping_after(), self(), listen),
+            _ = erlang:send_after(millis(link_ping), self(), listen),
             {noreply, State#state{silence = Looks + 1}}
     end.
 
@@ -358,10 +348,10 @@ silence(#state{silence = Looks, link = Link} = State) ->
 ask(0, _Link) -> ok;
 ask(_Looks, Link) -> megaphone_nif:link_ping(Link).
 
-%% Milliseconds between two looks. The application's setting is for tests.
--spec ping_after() -> pos_integer().
-ping_after() ->
-    application:get_env(megaphone, link_ping, maps:get(link_ping, megaphone_nif:limits())).
+%% Milliseconds, for the limit of that name. The application's setting is for tests.
+-spec millis(link_ping | auth_timeout) -> pos_integer().
+millis(Limit) ->
+    application:get_env(megaphone, Limit, maps:get(Limit, megaphone_nif:limits())).
 
 %% ---- ending --------------------------------------------------------------------------------------------------
 

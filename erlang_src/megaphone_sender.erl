@@ -57,7 +57,7 @@ write(#state{link = Link, socket = Socket} = State) ->
                     self() ! megaphone_output,
                     {noreply, State};
                 {error, Reason} ->
-                    {stop, {shutdown, {send, error_name(Reason)}}, State}
+                    {stop, {shutdown, {send, megaphone_transport:error_name(Reason)}}, State}
             end;
         empty when State#state.finishing ->
             {stop, {shutdown, finished}, State};
@@ -66,12 +66,6 @@ write(#state{link = Link, socket = Socket} = State) ->
         {error, closed} ->
             {stop, {shutdown, closed}, State}
     end.
-
-%% A timeout comes with the data that was not sent, which belongs in no log.
--spec error_name(term()) -> atom().
-error_name({timeout, _Rest}) -> timeout;
-error_name(Reason) when is_atom(Reason) -> Reason;
-error_name(_TlsAlert) -> closed.
 
 %% Neither state nor messages show what users write, but a batch in flight would.
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().

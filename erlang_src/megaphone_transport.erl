@@ -2,7 +2,7 @@
 %% @doc The socket of a link: plain TCP (or a unix-domain socket), or TLS over it.
 -module(megaphone_transport).
 
--export([plain/1, tls/3, send/2, setopts/2, shutdown/1, close/1, received/2, format_error/1]).
+-export([plain/1, tls/3, send/2, setopts/2, shutdown/1, close/1, received/2, error_name/1, format_error/1]).
 -export_type([transport/0]).
 
 -opaque transport() :: {gen_tcp, inet:socket()} | {ssl, ssl:sslsocket()}.
@@ -72,6 +72,13 @@ received({ssl, Socket}, {ssl, Socket, Data}) -> {data, Data};
 received({ssl, Socket}, {ssl_closed, Socket}) -> closed;
 received({ssl, Socket}, {ssl_error, Socket, Reason}) -> {error, Reason};
 received(_, _) -> no.
+
+%% @doc An error of sending or receiving as a name for logs. A timeout comes with the data that was not sent, and an alert of
+%% TLS with text of the peer: neither belongs there.
+-spec error_name(term()) -> atom().
+error_name({timeout, _Rest}) -> timeout;
+error_name(Reason) when is_atom(Reason) -> Reason;
+error_name(_TlsAlert) -> closed.
 
 -spec format_error(tls_error()) -> iodata().
 format_error(no_certificate) -> "there is no certificate: set the listener option `certfile', or ejabberd's `certfiles'";
