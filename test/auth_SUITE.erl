@@ -154,6 +154,8 @@ strangers_take_no_places(Config) ->
     Node = proplists:get_value(node, Config),
     Address = proplists:get_value(address, Config),
     #{max_pending_links_per_address := Most} = call(Node, megaphone_nif, limits, []),
+    %% None of them goes of itself, however slow the machine.
+    ok = set(Config, auth_timeout, 60000),
     {ok, Open} = authenticate(Address, ?SECRET, []),
     Pending = [connect_raw(Address) || _ <- lists:seq(1, Most)],
     [{hello, 2, _, _, _, _} = next(Link) || Link <- Pending],
