@@ -9,7 +9,6 @@
 
 -import(megaphone_test, [wait_until/1]).
 -import(megaphone_test_node, [call/4]).
--import(megaphone_test_program, [client/2, await_line/2, await_line/3, await_exit/1, tell/2, text/2]).
 
 -define(SECRET, "a secret of the cluster").
 %% Milliseconds until clients are back: the poll, the link's and the clients' own pauses.
@@ -67,21 +66,9 @@ end_per_testcase(_Case, Config) ->
 
 stay(Config, User) ->
     [Node | _] = proplists:get_value(nodes, Config),
-    ok = call(Node, ejabberd_auth, try_register, [list_to_binary(User), <<"localhost">>, <<"pass-of-a-test">>]),
+    ok = megaphone_test_stay:register(Node, User),
     Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/bosh", [proplists:get_value(port, Config)])),
-    Program = client("stay.mjs", [
-        "--url", Url, "--domain", "localhost", "--user", User, "--passwords", "pass-of-a-test",
-        "--wait", "2", "--relogin", "200", "--deadline", "5000"
-    ]),
-    {Program, text("jid", await_line(Program, "\"connected\""))}.
-
-assert_talk({From, _}, {To, Jid}, Text) ->
-    ok = tell(From, ["send ", Jid, " ", Text]),
-    ?assertEqual(Text, text("body", await_line(To, "\"message\""))).
-
-leave(Clients) ->
-    [ok = tell(Program, "quit") || {Program, _} <- Clients],
-    [?assertMatch({0, _}, await_exit(Program)) || {Program, _} <- Clients].
+    megaphone_test_stay:start(Url, User, ["--wait", "2", "--relogin", "200", "--deadline", "5000"]).
 
 %% Where the BOSH sessions are.
 session_nodes(Node) ->
@@ -107,14 +94,14 @@ a_session_over_two_nodes(Config) ->
     lists:foreach(
         fun(Round) ->
             Text = iolist_to_binary(["round-", integer_to_binary(Round)]),
-            [assert_talk(A, B, Text) || A <- Users, B <- Users, A =/= B]
+            [megaphone_test_stay:assert_talk(A, B, Text) || A <- Users, B <- Users, A =/= B]
         end,
         lists:seq(1, 5)
     ),
     ?assert(lists:all(fun(Count) -> Count >= 2 end, opened(Config))),
     Slept = [maps:get(bosh_asleep, call(Node, megaphone_sweeper, info, [])) || Node <- proplists:get_value(nodes, Config)],
     ?assert(lists:sum(Slept) > 0),
-    leave(Users),
+    megaphone_test_stay:leave(Users),
     %% Nothing went wrong in either node.
     [
         ?assertEqual({ok, <<>>}, file:read_file(filename:join([Own, "log", "error.log"])))
@@ -128,10 +115,10 @@ a_node_dies(Config) ->
     Lost = [User || User <- Users, not is_at(First, User)],
     unlink(Peer),
     exit(Peer, kill),
-    Back = [{Program, text("jid", await_line(Program, "\"connected\"", ?BACK_WITHIN))} || {Program, _} <- Lost],
+    Back = [megaphone_test_stay:connected(Program, ?BACK_WITHIN) || {Program, _} <- Lost],
     Now = Back ++ (Users -- Lost),
-    [assert_talk(A, B, <<"still-here">>) || A <- Now, B <- Now, A =/= B],
-    leave(Now).
+    [megaphone_test_stay:assert_talk(A, B, <<"still-here">>) || A <- Now, B <- Now, A =/= B],
+    megaphone_test_stay:leave(Now).
 
 %% Users until each node has the session of one.
 users_of_both(Config, [Name | Names], Users) ->

@@ -66,30 +66,16 @@ url(Config, ws) -> lists:flatten(io_lib:format("ws://127.0.0.1:~b/ws", [proplist
 
 %% A user that stays, and comes back by itself.
 stay(Config, Scheme, User) ->
-    Name = list_to_binary(User),
-    case call(proplists:get_value(node, Config), ejabberd_auth, try_register, [Name, <<"localhost">>, <<"pass-of-a-test">>]) of
-        ok -> ok;
-        {error, exists} -> ok
-    end,
-    Program = client("stay.mjs", [
-        "--url", url(Config, Scheme), "--domain", "localhost", "--user", User, "--passwords", "pass-of-a-test",
-        "--wait", ?WAIT, "--relogin", "200", "--deadline", "5000"
-    ]),
-    {Program, text("jid", await_line(Program, "\"connected\""))}.
+    ok = megaphone_test_stay:register(proplists:get_value(node, Config), User),
+    megaphone_test_stay:start(url(Config, Scheme), User, ["--wait", ?WAIT, "--relogin", "200", "--deadline", "5000"]).
 
 %% They still talk to each other.
 assert_talk(A, B) ->
-    {_, JidB} = B,
-    ok = tell(element(1, A), ["send ", JidB, " hello"]),
-    ?assertEqual(<<"hello">>, text("body", await_line(element(1, B), "\"message\""))).
-
-leave(Clients) ->
-    [ok = tell(Program, "quit") || {Program, _} <- Clients],
-    [?assertMatch({0, _}, await_exit(Program)) || {Program, _} <- Clients].
+    megaphone_test_stay:assert_talk(A, B, <<"hello">>).
 
 %% Both log in anew, with another session.
 come_back(Clients) ->
-    [{Program, text("jid", await_line(Program, "\"connected\"", ?BACK_WITHIN))} || {Program, _} <- Clients].
+    [megaphone_test_stay:connected(Program, ?BACK_WITHIN) || {Program, _} <- Clients].
 
 leftovers(Config) ->
     call(proplists:get_value(node, Config), megaphone_test_node, leftovers, []).
@@ -203,7 +189,7 @@ connection_manager_is_killed(Config) ->
     [B] = come_back(Sockets),
     assert_talk(B, A),
     assert_talk(A, B),
-    leave([A, B]),
+    megaphone_test_stay:leave([A, B]),
     ok = assert_only_links(Config, 1),
     ?assertMatch({0, _}, megaphone_test_program:stop(New)),
     [gen_tcp:close(Socket) || Socket <- Others].
@@ -225,7 +211,7 @@ connection_manager_is_upgraded(Config) ->
     assert_talk(B, A),
     assert_talk(A, B),
     [?assertEqual(nomatch, re:run(megaphone_test_program:output(Program), "disconnected|failed")) || {Program, _} <- Clients],
-    leave(Clients),
+    megaphone_test_stay:leave(Clients),
     ok = assert_only_links(Config, 2),
     ?assertMatch({0, _}, megaphone_test_program:stop(New)).
 
@@ -253,7 +239,7 @@ ejabberd_is_restarted_in_its_node(Config) ->
     [A, B] = Back = come_back(Clients),
     assert_talk(A, B),
     assert_talk(B, A),
-    leave(Back),
+    megaphone_test_stay:leave(Back),
     ok = assert_only_links(Config, 1).
 
 unavailable(Config) ->
@@ -273,7 +259,7 @@ ejabberd_is_killed_and_comes_back(Config) ->
     [A, B] = Back = come_back(Clients),
     assert_talk(A, B),
     assert_talk(B, A),
-    leave(Back),
+    megaphone_test_stay:leave(Back),
     ok = assert_only_links([{node, New}], 1),
     ?assertMatch({0, _}, megaphone_test_program:stop(proplists:get_value(ecm, Config))),
     ok = megaphone_test_node:assert_quiet(New),

@@ -177,28 +177,20 @@ ecm(Server, Options) ->
     ecm_with(["--server", Server], 1, Options).
 
 %% One with these arguments, when so many links are up.
--spec ecm_with([string()], non_neg_integer(), options()) -> {program(), inet:port_number()}.
+-spec ecm_with([string()], pos_integer(), options()) -> {program(), inet:port_number()}.
 ecm_with(Args, Links, Options) ->
-    Program = start_bound(ecm_file(), ["--listen", "127.0.0.1:0" | Args], Options),
-    Line = await_line(Program, "listening on "),
-    _ = [await_line(Program, " up (") || _ <- lists:seq(1, Links)],
-    [_, Port] = binary:split(Line, <<"127.0.0.1:">>),
-    {Program, binary_to_integer(Port)}.
+    launch(["--listen", "127.0.0.1:0" | Args], "listening on ", [" up (" || _ <- lists:seq(1, Links)], Options).
 
 %% The same in the place of one that has ended.
 -spec ecm_at(string(), string(), options()) -> program().
 ecm_at(Listen, Server, Options) ->
-    Program = start_bound(ecm_file(), ["--listen", Listen, "--server", Server], Options),
-    _ = await_line(Program, " up ("),
+    {Program, _Port} = launch(["--listen", Listen, "--server", Server], "listening on ", [" up ("], Options),
     Program.
 
 %% One with further arguments, when it takes clients, and its port.
 -spec ecm_ready(string(), string(), [string()]) -> {program(), inet:port_number()}.
 ecm_ready(Listen, Server, Args) ->
-    Program = start_bound(ecm_file(), ["--listen", Listen, "--server", Server | Args], #{}),
-    <<"listening on 127.0.0.1:", Port/binary>> = await_line(Program, "listening on "),
-    _ = await_line(Program, "takes clients"),
-    {Program, binary_to_integer(Port)}.
+    launch(["--listen", Listen, "--server", Server | Args], "listening on ", ["takes clients"], #{}).
 
 %% One that clients reach by TLS alone. The certificate, by which it may be trusted, is made in the directory.
 -spec secure_ecm(string(), file:filename()) -> {program(), inet:port_number(), Certificate :: file:filename()}.
@@ -209,11 +201,16 @@ secure_ecm(Server, Dir) ->
         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", Key, "-out", Certificate
     ], #{}),
     Tls = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", Certificate, "--tls-key", Key],
-    Program = start_bound(ecm_file(), ["--server", Server | Tls], #{}),
-    Line = await_line(Program, "listening with TLS on "),
-    _ = await_line(Program, " up ("),
-    [_, Port] = binary:split(Line, <<"127.0.0.1:">>),
-    {Program, binary_to_integer(Port), Certificate}.
+    {Program, Port} = launch(["--server", Server | Tls], "listening with TLS on ", [" up ("], #{}),
+    {Program, Port, Certificate}.
+
+%% Starts one, reads its port behind `Listening', and waits for these texts in its log, one after the other.
+-spec launch([string()], string(), [string()], options()) -> {program(), inet:port_number()}.
+launch(Args, Listening, Texts, Options) ->
+    Program = start_bound(ecm_file(), Args, Options),
+    [_, Port] = binary:split(await_line(Program, Listening), <<"127.0.0.1:">>),
+    [_ = await_line(Program, Text) || Text <- Texts],
+    {Program, binary_to_integer(Port)}.
 
 %% It must not outlive the test, however that ends; it is a server and does not watch its input.
 -spec start_bound(file:filename(), [string()], options()) -> program().

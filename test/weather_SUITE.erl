@@ -12,7 +12,7 @@
 
 -import(megaphone_test, [wait_until/1]).
 -import(megaphone_test_node, [address/2, call/4]).
--import(megaphone_test_program, [client/2, await_line/3, await_exit/1, tell/2, text/2]).
+-import(megaphone_test_program, [await_line/3, await_exit/1, tell/2, text/2]).
 
 %% Messages in each direction; MEGAPHONE_PORTIONS for more.
 -define(PORTION, 10).
@@ -31,7 +31,7 @@ all() ->
 init_per_suite(Config) ->
     Dir = proplists:get_value(priv_dir, Config),
     Node = megaphone_test_node:start(Dir, [megaphone_test_node:listener(megaphone, 1, [megaphone_test_node:handlers()])]),
-    [ok = call(Node, ejabberd_auth, try_register, [User, <<"localhost">>, <<"pass-of-a-test">>]) || User <- [<<"alice">>, <<"bob">>]],
+    [ok = megaphone_test_stay:register(Node, User) || User <- ["alice", "bob"]],
     [{node, Node} | Config].
 
 end_per_suite(Config) ->
@@ -58,11 +58,8 @@ end_per_testcase(_Case, Config) ->
     end).
 
 stay(Port, User) ->
-    Program = client("stay.mjs", [
-        "--url", lists:flatten(io_lib:format("http://127.0.0.1:~b/bosh", [Port])), "--domain", "localhost",
-        "--user", User, "--passwords", "pass-of-a-test", "--wait", "2", "--deadline", "60000"
-    ]),
-    {Program, text("jid", await_line(Program, "\"connected\"", ?WITHIN))}.
+    Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/bosh", [Port])),
+    megaphone_test_stay:start(Url, User, ["--wait", "2", "--deadline", "60000"], ?WITHIN).
 
 %% ---- a stream of messages --------------------------------------------------------------------------------------
 
@@ -185,15 +182,14 @@ a_dead_network_is_noticed(Config) ->
     end).
 
 as_root(Fun) ->
-    case {os:find_executable("iptables"), string:trim(os:cmd("id -u"))} of
-        {Iptables, "0"} when is_list(Iptables) ->
-            case iptables(["-L", "INPUT"]) of
-                {0, _} -> Fun();
-                {_, Said} -> {skip, {"packets cannot be dropped here", Said}}
-            end;
-        _ ->
-            {skip, "packets can be dropped by root only, with iptables"}
+    case may_drop() andalso iptables(["-L", "INPUT"]) of
+        {0, _} -> Fun();
+        {_, Said} -> {skip, {"packets cannot be dropped here", Said}};
+        false -> {skip, "packets can be dropped by root only, with iptables"}
     end.
+
+may_drop() ->
+    is_list(os:find_executable("iptables")) andalso string:trim(os:cmd("id -u")) =:= "0".
 
 %% Packets of the links, in both directions.
 drop(Config, Which) ->
@@ -206,9 +202,9 @@ dropped(Config) ->
 
 %% All rules for this port go.
 clear(Port) ->
-    case {os:find_executable("iptables"), string:trim(os:cmd("id -u"))} of
-        {Iptables, "0"} when is_list(Iptables) -> clear_rules(Port);
-        _ -> ok
+    case may_drop() of
+        true -> clear_rules(Port);
+        false -> ok
     end.
 
 clear_rules(Port) ->
