@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::connection::Connection;
-use crate::control::tell;
+use crate::control::{Line, tell};
 use crate::engine::source;
 use crate::http;
 use crate::order::Latencies;
@@ -89,14 +89,9 @@ impl Command {
     ///
     /// When there is no such command.
     pub fn read(line: &str) -> Result<Self, String> {
-        let (word, rest) = line.trim().split_once(' ').unwrap_or_else(|| (line.trim(), "{}"));
-        let value: Value =
-            serde_json::from_str(rest).map_err(|error| format!("`{rest}` is no JSON: {error}"))?;
-        let number = |name: &str| {
-            let positive = value[name].as_f64().filter(|number| *number > 0.0 && *number < 1e9);
-            positive.ok_or_else(|| format!("`{word}` needs a positive `{name}`"))
-        };
-        match word {
+        let line = Line::read(line)?;
+        let number = |name: &str| line.number(name);
+        match line.word {
             "upto" => Ok(Self::UpTo(number("connections")? as usize)),
             "fetch" => {
                 Ok(Self::Fetch { bytes: number("bytes")? as usize, at_once: number("at_once")? as usize })
@@ -107,7 +102,7 @@ impl Command {
                 bytes: number("bytes")? as usize,
             }),
             "stop" => Ok(Self::Stop),
-            _ => Err(format!("`{word}` is no command: upto, fetch, ask, stop")),
+            word => Err(format!("`{word}` is no command: upto, fetch, ask, stop")),
         }
     }
 }

@@ -24,6 +24,37 @@ pub fn read_commands<C>(commands: Sender<C>, waker: &mio::Waker, read: impl Fn(&
     let _ = waker.wake();
 }
 
+/// A command as it comes: a word, and an object of numbers.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// What to do.
+    pub word: &'a str,
+    values: Value,
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line apart.
+    ///
+    /// # Errors
+    ///
+    /// When what follows the word is no JSON: for people.
+    pub fn read(line: &'a str) -> Result<Self, String> {
+        let (word, rest) = line.trim().split_once(' ').unwrap_or_else(|| (line.trim(), "{}"));
+        let values = serde_json::from_str(rest).map_err(|error| format!("`{rest}` is no JSON: {error}"))?;
+        Ok(Self { word, values })
+    }
+
+    /// The number of this name, which is above 0 and below a billion.
+    ///
+    /// # Errors
+    ///
+    /// When there is none: for people.
+    pub fn number(&self, name: &str) -> Result<f64, String> {
+        let positive = self.values[name].as_f64().filter(|number| *number > 0.0 && *number < 1e9);
+        positive.ok_or_else(|| format!("`{}` needs a positive `{name}`", self.word))
+    }
+}
+
 /// A line for who started this. Without a reader there is nobody to tell that to.
 pub fn tell(event: &Value) {
     let mut out = io::stdout().lock();

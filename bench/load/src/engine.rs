@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
 
-use crate::control::tell;
+use crate::control::{Line, tell};
 use crate::order::Latencies;
 use crate::ping::Pings;
 use crate::session::Login;
@@ -87,14 +87,9 @@ impl Command {
     ///
     /// When there is no such command.
     pub fn read(line: &str) -> Result<Self, String> {
-        let (word, rest) = line.trim().split_once(' ').unwrap_or_else(|| (line.trim(), "{}"));
-        let value: Value =
-            serde_json::from_str(rest).map_err(|error| format!("`{rest}` is no JSON: {error}"))?;
-        let number = |name: &str| {
-            let positive = value[name].as_f64().filter(|number| *number > 0.0 && *number < 1e9);
-            positive.ok_or_else(|| format!("`{word}` needs a positive `{name}`"))
-        };
-        match word {
+        let line = Line::read(line)?;
+        let number = |name: &str| line.number(name);
+        match line.word {
             "add" => Ok(Self::Add(number("users")? as usize)),
             "chat" => Ok(Self::Chat {
                 per_second: number("messages_per_second")?,
@@ -105,7 +100,7 @@ impl Command {
                 duration: Duration::from_secs_f64(number("duration")?),
             }),
             "stop" => Ok(Self::Stop),
-            _ => Err(format!("`{word}` is no command: add, chat, ping, stop")),
+            word => Err(format!("`{word}` is no command: add, chat, ping, stop")),
         }
     }
 }
