@@ -143,9 +143,8 @@ fn the_service_manager_is_told() {
     std::fs::remove_file(&path).unwrap();
 }
 
-/// SIGHUP does no harm.
-#[test]
-fn a_reload_goes_on_serving() {
+/// A program with a link to a node, where clients reach it, the node's end, and how it calls the node.
+fn linked() -> (Running, String, Node, String) {
     let node = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = node.local_addr().unwrap().to_string();
     let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
@@ -153,6 +152,13 @@ fn a_reload_goes_on_serving() {
     let mut node = Node::new(node.accept().unwrap().0);
     node.send(&hello(limits::WINDOW));
     assert!(matches!(node.next(), Event::Hello(_)));
+    (running, address, node, server)
+}
+
+/// SIGHUP does no harm.
+#[test]
+fn a_reload_goes_on_serving() {
+    let (mut running, address, mut node, _) = linked();
     signal(&running.0, rustix::process::Signal::HUP);
     running.wait_for("no certificates are configured");
     let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
@@ -196,13 +202,7 @@ fn logs_can_be_json() {
 fn serves_and_stops_by_signal() {
     use rustix::process::Signal;
     for stop in [&[Signal::TERM, Signal::TERM][..], &[Signal::INT]] {
-        let node = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = node.local_addr().unwrap().to_string();
-        let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
-        let address = running.wait_for("listening on ");
-        let mut node = Node::new(node.accept().unwrap().0);
-        node.send(&hello(limits::WINDOW));
-        assert!(matches!(node.next(), Event::Hello(_)));
+        let (mut running, address, mut node, server) = linked();
         running.wait_for(&format!("link to {server} up"));
         let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
         client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Secret: geheim\r\nContent-Length: 6\r\n\r\ngeheim");
