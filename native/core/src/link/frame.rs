@@ -84,7 +84,7 @@ pub struct Open {
 pub enum Kind {
     /// HTTP/1.1 requests, one at a time.
     Http,
-    /// XMPP text messages. Reserved: refused by version 1 ends.
+    /// XMPP text messages, see [`messages`](super::messages); only to an end that announces [`Hello::XMPP`].
     Xmpp,
 }
 

@@ -49,6 +49,9 @@ impl<'a> Hello<'a> {
     /// Feature bit: the speaker has a secret, and opens the link only to an end that has it, too.
     pub const AUTH: u32 = 2;
 
+    /// Feature bit of ejabberd's end: it serves connections of [`Kind::Xmpp`](super::Kind::Xmpp).
+    pub const XMPP: u32 = 4;
+
     /// Writes the payload of the hello frame. A name over [`MAX_NAME`] bytes is cut at a character border.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let name = super::frame::cut(self.name, MAX_NAME);

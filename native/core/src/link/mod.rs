@@ -4,11 +4,13 @@
 //! * [`hello`]: the opening of a link: version, role, window
 //! * [`auth`]: how both ends prove that they know the same secret
 //! * [`decoder`]: splits a byte stream, cut anywhere, into frames
+//! * [`messages`]: what travels on connections of kind XMPP
 
 pub mod auth;
 pub mod decoder;
 pub mod frame;
 pub mod hello;
+pub mod messages;
 
 pub use auth::{AuthError, Credentials, Handshake, Secret};
 pub use decoder::Decoder;
