@@ -11,9 +11,10 @@ use megaphone_core::limits;
 use megaphone_core::link::Secret;
 use serde::Deserialize;
 use tracing::warn;
-pub use values::{Admin, Count, Links, Password, Seconds, Server, Servers, Trusted, Within};
+pub use values::{Admin, Count, Links, Name, Password, Seconds, Server, Servers, Trusted, Within};
 
 use crate::guard::Settings;
+use crate::link::Trust;
 use crate::options::{Listen, LogFormat, LogLevel};
 use crate::tls::Section;
 
@@ -26,6 +27,10 @@ pub struct Config {
     pub links: usize,
     /// What both ends of a link have to know; `None`: it is opened without.
     pub link_secret: Option<Secret>,
+    /// Whose certificates are good for [`Server::Tls`]; there if there is one.
+    pub link_trust: Option<Trust>,
+    /// Links without TLS may leave this machine.
+    pub allow_plain_link: bool,
     /// Most clients at a time; further ones wait in the kernel until one leaves.
     pub max_clients: usize,
     /// Most bytes that all clients may hold together.
@@ -74,6 +79,8 @@ impl Config {
             servers: vec![server],
             links: 1,
             link_secret: None,
+            link_trust: None,
+            allow_plain_link: false,
             max_clients: default_clients(),
             max_held: limits::MAX_HELD,
             head_timeout: millis(limits::HEAD_TIMEOUT),
@@ -98,7 +105,8 @@ impl Config {
     /// Puts the file's choices in.
     ///
     /// # Errors
-    /// A text for the operator: the file of the secret cannot be used, or there are too many links.
+    /// A text for the operator: the file of the secret, or the one of `link_ca`, cannot be used, there are too many links,
+    /// or a server is not to be had with TLS, or without.
     pub fn apply(&mut self, file: &File) -> Result<(), String> {
         if let Some(Servers(servers)) = &file.server {
             self.servers.clone_from(servers);
@@ -119,6 +127,8 @@ impl Config {
                 return Err("give either `link_secret` or `link_secret_file`, not both".to_owned());
             }
         };
+        self.allow_plain_link = file.allow_plain_link.unwrap_or(self.allow_plain_link);
+        self.secure_links(file)?;
         let seconds = |to: &mut Duration, from: &Option<Seconds>| {
             if let Some(Seconds(seconds)) = from {
                 *to = Duration::from_secs(*seconds);
@@ -160,6 +170,37 @@ impl Config {
         file.guard(&mut self.guard);
         Ok(())
     }
+
+    /// Reads what servers with TLS need, and looks at those without.
+    fn secure_links(&mut self, file: &File) -> Result<(), String> {
+        let with_tls = |server: &&Server| matches!(server, Server::Tls(_));
+        let name = file.link_name.as_ref().map(|Name(name)| name.clone());
+        match (self.servers.iter().find(with_tls), &file.link_ca, name) {
+            (Some(server), None, _) => {
+                return Err(format!(
+                    "server {server} needs `link_ca`: the PEM file with the certificate of the authority that its own one is \
+                     from"
+                ));
+            }
+            (None, None, None) => {}
+            (None, ..) => {
+                return Err("`link_ca` and `link_name` are for servers with TLS, and there is none: write tls://HOST:PORT"
+                    .to_owned());
+            }
+            (Some(_), Some(path), name) => self.link_trust = Some(Trust::load(path, name)?),
+        }
+        for server in &self.servers {
+            match (server, &self.link_trust) {
+                (Server::Tls(address), Some(trust)) => drop(trust.name_of(address)?),
+                (Server::Tcp(address), _) if !self.allow_plain_link => {
+                    // A name is looked up, and looked at, when the link is made.
+                    address.parse().map_or(Ok(()), |address| server.check_plain(address))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The configuration file. Unknown keys are refused by name.
@@ -176,6 +217,12 @@ pub struct File {
     pub link_secret: Option<Password>,
     /// A file that holds it.
     pub link_secret_file: Option<PathBuf>,
+    /// PEM file with the authorities that servers with TLS have their certificates from.
+    pub link_ca: Option<PathBuf>,
+    /// The name in those certificates, if it is not that of the server.
+    pub link_name: Option<Name>,
+    /// Whether links without TLS may leave this machine.
+    pub allow_plain_link: Option<bool>,
     /// Most clients at a time; what the descriptor limit allows if that is less.
     pub max_clients: Option<Count>,
     /// Most bytes that all clients may hold together.

@@ -57,6 +57,10 @@ fn mistakes_are_named_with_line_and_key() {
         ("server = ['a:1', 'b:1', 'a:1']\n", ["line 1", "a:1 is there twice"]),
         ("links = 0\n", ["line 1", "1 to 64"]),
         ("links = 65\n", ["line 1", "1 to 64"]),
+        ("server = ['a:1', 'tls://a:1']\n", ["line 1", "tls://a:1 is there twice"]),
+        ("server = 'tls://unix:/s'\n", ["line 1", "a unix-domain socket needs no TLS: unix:/s"]),
+        ("\nlink_name = 'a b'\n", ["line 2", "`a b` is neither a DNS name"]),
+        ("allow_plain_link = 1\n", ["line 1", "allow_plain_link"]),
         ("\nlink_secret = 'short'\n", ["line 2", "16 to 1024 bytes, not 5"]),
         ("\nmax_body = 0\n", ["line 2", "max_body"]),
         ("max_head = 511\n", ["line 1", "from 512 to 16384"]),
@@ -123,10 +127,86 @@ fn a_secret_has_a_file_of_its_own() {
 }
 
 #[test]
-fn servers_have_two_forms() {
+fn servers_have_three_forms() {
     assert_eq!("a:1".parse(), Ok(Server::Tcp("a:1".to_owned())));
     assert_eq!("[::1]:6280".parse(), Ok(Server::Tcp("[::1]:6280".to_owned())));
-    for wrong in ["", "a", ":1", "a:0", "a:65536", "unix:"] {
+    assert_eq!("tls://a:1".parse(), Ok(Server::Tls("a:1".to_owned())));
+    for text in ["a:1", "[::1]:6280", "tls://[::1]:6280", "unix:/s"] {
+        assert_eq!(text.parse::<Server>().unwrap().to_string(), text);
+    }
+    let unix = "tls://unix:/s".parse::<Server>().unwrap_err();
+    assert!(unix.contains("a unix-domain socket needs no TLS"), "{unix}");
+    for wrong in [
+        "",
+        "a",
+        ":1",
+        "a:0",
+        "a:65536",
+        "unix:",
+        "tls://",
+        "tls://a",
+        "tls://:1",
+        "tls:a:1",
+        "TLS://a:1",
+        "http://a:1",
+    ] {
         assert!(wrong.parse::<Server>().is_err(), "{wrong}");
     }
+}
+
+/// A link that leaves the machine needs TLS, or leave to do without; one within it needs neither.
+#[test]
+fn plain_links_stay_on_the_machine() {
+    let apply = |text: &str| {
+        let mut config = Config::new("a:1".parse().unwrap());
+        config.apply(&File::parse(text).unwrap())
+    };
+    for local in
+        ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "0.0.0.0:1", "unix:/s", "name:1"]
+    {
+        apply(&format!("server = '{local}'")).unwrap();
+    }
+    for other in ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"] {
+        let why = apply(&format!("server = ['127.0.0.1:1', '{other}']")).unwrap_err();
+        assert!(why.contains(&format!("tls://{other}")) && why.contains("allow_plain_link = true"), "{why}");
+        apply(&format!("server = '{other}'\nallow_plain_link = true")).unwrap();
+    }
+}
+
+/// What TLS of links needs is there, or is asked for by its key's name.
+#[test]
+fn servers_with_tls_need_an_authority() {
+    let made = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+    let path = std::env::temp_dir().join(format!("megaphone-ecm-link-ca-{}", std::process::id()));
+    let text =
+        |server: &str, more: &str| format!("server = {server}\nlink_ca = '{}'\n{more}", path.display());
+    let apply = |text: &str| {
+        let mut config = Config::new("a:1".parse().unwrap());
+        config.apply(&File::parse(text).unwrap()).map(|()| config)
+    };
+    let refused = |text: &str, part: &str| {
+        let why = apply(text).unwrap_err();
+        assert!(why.contains(part), "{why}");
+    };
+    refused("server = 'tls://a:1'", "server tls://a:1 needs `link_ca`");
+    refused("server = 'tls://a:1'\nlink_name = 'b'", "needs `link_ca`");
+    refused("link_name = 'b'", "write tls://HOST:PORT");
+    refused(&text("'a:1'", ""), "write tls://HOST:PORT");
+    refused(&text("'tls://a:1'", ""), &format!("cannot read link_ca {}", path.display()));
+    std::fs::write(&path, "no certificate").unwrap();
+    refused(&text("'tls://a:1'", ""), "no PEM block `BEGIN CERTIFICATE`");
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    refused(&text("'tls://a:1'", ""), &format!("in link_ca {}", path.display()));
+    std::fs::write(&path, made.cert.pem() + &made.cert.pem()).unwrap();
+    let trust = apply(&text("['tls://a:1', 'unix:/s']", "")).unwrap().link_trust.unwrap();
+    assert_eq!(trust.authorities(), 2);
+    for (address, name) in
+        [("a:1", "a"), ("a.example:1", "a.example"), ("[::1]:1", "::1"), ("192.0.2.1:1", "192.0.2.1")]
+    {
+        assert_eq!(trust.name_of(address).unwrap().to_str(), name);
+    }
+    refused(&text("'tls://a b:1'", ""), "no certificate can have the name `a b`");
+    let trust = apply(&text("'tls://a b:1'", "link_name = 'c.example'")).unwrap().link_trust.unwrap();
+    assert_eq!(trust.name_of("a b:1").unwrap().to_str(), "c.example");
+    std::fs::remove_file(&path).unwrap();
 }

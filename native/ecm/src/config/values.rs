@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use megaphone_core::limits;
 use megaphone_core::link::Secret;
 use megaphone_core::peer::network::Network;
+use rustls::pki_types::ServerName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -17,6 +18,8 @@ use serde::{Deserialize, Deserializer};
 pub enum Server {
     /// `host:port`; the host may be a name.
     Tcp(String),
+    /// `tls://host:port`.
+    Tls(String),
     /// `unix:/path`.
     Unix(PathBuf),
 }
@@ -32,11 +35,55 @@ impl FromStr for Server {
                 Ok(Self::Unix(path.into()))
             };
         }
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
-                Ok(Self::Tcp(text.to_owned()))
+        let (kind, address): (fn(String) -> Self, _) = match text.strip_prefix("tls://") {
+            Some(address) if address.starts_with("unix:") => {
+                return Err(format!(
+                    "`{}`: a unix-domain socket needs no TLS: {address}",
+                    text.escape_debug()
+                ));
             }
-            _ => Err(format!("`{}` is neither HOST:PORT nor unix:/PATH", text.escape_debug())),
+            Some(address) => (Self::Tls, address),
+            None => (Self::Tcp, text),
+        };
+        match address.rsplit_once(':') {
+            Some((host, port))
+                if !host.is_empty()
+                    && !host.contains('/')
+                    && !host.starts_with("tls:")
+                    && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+            {
+                Ok(kind(address.to_owned()))
+            }
+            _ => {
+                Err(format!("`{}` is none of HOST:PORT, tls://HOST:PORT and unix:/PATH", text.escape_debug()))
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Whether a link without TLS may be made to this address of it: it does not leave the machine then.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    pub(crate) fn check_plain(&self, address: SocketAddr) -> Result<(), String> {
+        let ip = address.ip().to_canonical();
+        // The unspecified address leads to this machine.
+        if ip.is_loopback() || ip.is_unspecified() {
+            return Ok(());
+        }
+        Err(format!(
+            "a link to {} leaves this machine, where others could read users' passwords: let it speak TLS (tls://{self}), \
+             or set `allow_plain_link = true` if the network is trusted",
+            ip
+        ))
+    }
+
+    /// Where it is, whatever is spoken there.
+    fn place(&self) -> (Option<&str>, Option<&Path>) {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => (Some(address), None),
+            Self::Unix(path) => (None, Some(path)),
         }
     }
 }
@@ -53,6 +100,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => f.write_str(address),
+            Self::Tls(address) => write!(f, "tls://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -145,7 +193,11 @@ impl TryFrom<Vec<Server>> for Servers {
         if servers.is_empty() {
             return Err("`server` names none".to_owned());
         }
-        match servers.iter().enumerate().find(|(at, server)| servers[..*at].contains(server)) {
+        match servers
+            .iter()
+            .enumerate()
+            .find(|(at, server)| servers[..*at].iter().any(|other| other.place() == server.place()))
+        {
             Some((_, server)) => Err(format!("server {server} is there twice; `links` gives it more links")),
             None => Ok(Self(servers)),
         }
@@ -167,6 +219,29 @@ impl TryFrom<i64> for Links {
             .filter(|links| (1..=most).contains(links))
             .map(Self)
             .ok_or_else(|| format!("{number} is not a number of links from 1 to {most}"))
+    }
+}
+
+/// A name that a certificate may have, in a file: a DNS name or an IP address.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Name(pub(super) ServerName<'static>);
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        ServerName::try_from(text.to_owned())
+            .map(Self)
+            .map_err(|_| format!("`{}` is neither a DNS name nor an IP address", text.escape_debug()))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

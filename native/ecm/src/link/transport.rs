@@ -1,0 +1,224 @@
+//! The bytes of a link: a socket, and TLS over it where the server asks for that.
+//!
+//! One link is one connection, so rustls may keep buffers of its own here. What it has decrypted goes to the decoder at
+//! once, so nothing that could be read is ever left in it.
+
+use std::fmt;
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use megaphone_core::link::Decoder;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustls::ClientConnection;
+
+/// Why nothing goes over it any more.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The other end closed it.
+    Closed,
+    /// The other end is gone without the close that TLS demands: something was cut off, or its program ended.
+    Truncated,
+    /// The other end takes nothing.
+    Full,
+    /// The socket's error.
+    Io(io::Error),
+    /// What the other end sent is not what TLS wants, or its certificate is not.
+    Tls(rustls::Error),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("it closed the connection"),
+            Self::Truncated => f.write_str("it ended the connection without closing TLS"),
+            Self::Full => f.write_str("it takes no more bytes"),
+            Self::Io(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buf),
+            Self::Unix(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buf),
+            Self::Unix(stream) => stream.write(buf),
+        }
+    }
+
+    /// Several records at once.
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(bufs),
+            Self::Unix(stream) => stream.write_vectored(bufs),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One connection to a server.
+#[derive(Debug)]
+pub(super) struct Transport {
+    socket: Socket,
+    tls: Option<Box<ClientConnection>>,
+    /// The other end has closed TLS: nothing that comes counts.
+    is_over: bool,
+}
+
+impl Transport {
+    /// Begins to connect to a unix-domain socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn unix(path: &Path) -> io::Result<Self> {
+        UnixStream::connect(path).map(|stream| Self {
+            socket: Socket::Unix(stream),
+            tls: None,
+            is_over: false,
+        })
+    }
+
+    /// Begins to connect to an address, to speak TLS there if there is something to speak it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn tcp(address: SocketAddr, tls: Option<ClientConnection>) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        // Small frames must not wait for others; without it they are late, not lost.
+        let _ = stream.set_nodelay(true);
+        Ok(Self { socket: Socket::Tcp(stream), tls: tls.map(Box::new), is_over: false })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match &mut self.socket {
+            Socket::Tcp(stream) => registry.register(stream, token, interest),
+            Socket::Unix(stream) => registry.register(stream, token, interest),
+        }
+    }
+
+    /// Why a connection attempt failed; `Ok(false)`: not decided yet.
+    pub(super) fn connected(&self) -> Result<bool, Lost> {
+        let (error, peer) = match &self.socket {
+            Socket::Tcp(stream) => (stream.take_error(), stream.peer_addr().map(drop)),
+            Socket::Unix(stream) => (stream.take_error(), stream.peer_addr().map(drop)),
+        };
+        match (error.map_err(Lost::Io)?, peer) {
+            (Some(error), _) => Err(Lost::Io(error)),
+            (None, Ok(())) => Ok(true),
+            (None, Err(error)) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            (None, Err(error)) => Err(Lost::Io(error)),
+        }
+    }
+
+    /// Whether the TLS handshake has yet to be completed.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether records wait for the socket.
+    pub(super) fn holds_records(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Writes as far as the socket takes it; answers how much of `output` was taken. Before the TLS handshake is over that
+    /// is nothing.
+    pub(super) fn write(&mut self, output: &[u8]) -> Result<usize, Lost> {
+        let mut taken = 0;
+        loop {
+            let rest = &output[taken..];
+            // Records first: rustls encrypts some 64 kB ahead at most.
+            let result = match &mut self.tls {
+                Some(tls) if tls.wants_write() => {
+                    tls.write_tls(&mut self.socket).map(|count| (count > 0).then_some(0))
+                }
+                Some(tls) if tls.is_handshaking() => return Ok(taken),
+                _ if rest.is_empty() => return Ok(taken),
+                Some(tls) => tls.writer().write(rest).map(|count| (count > 0).then_some(count)),
+                None => self.socket.write(rest).map(|count| (count > 0).then_some(count)),
+            };
+            match result {
+                Ok(Some(count)) => taken += count,
+                Ok(None) => return Err(Lost::Full),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(taken),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Lost::Io(error)),
+            }
+        }
+    }
+
+    /// Reads once, into the decoder; answers how many bytes the socket gave, 0 for none at this time. Fewer than
+    /// `scratch` holds are all that there were.
+    pub(super) fn read(&mut self, scratch: &mut [u8], decoder: &mut Decoder) -> Result<usize, Lost> {
+        if self.is_over {
+            return Err(Lost::Closed);
+        }
+        let count = loop {
+            match self.socket.read(scratch) {
+                Ok(0) if self.tls.is_some() && !self.is_handshaking() => return Err(Lost::Truncated),
+                Ok(0) => return Err(Lost::Closed),
+                Ok(count) => break count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Lost::Io(error)),
+            }
+        };
+        match &mut self.tls {
+            Some(tls) => self.is_over = decrypt(tls, &scratch[..count], decoder)?,
+            None => decoder.push(&scratch[..count]),
+        }
+        Ok(count)
+    }
+
+    /// Tells the other end that nothing more comes, if TLS is spoken. What the socket does not take at once is lost.
+    pub(super) fn close(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = self.write(&[]);
+        }
+    }
+}
+
+/// Gives the text of records to the decoder; true: the other end has closed TLS.
+fn decrypt(tls: &mut ClientConnection, mut records: &[u8], decoder: &mut Decoder) -> Result<bool, Lost> {
+    while !records.is_empty() {
+        // Some kilobytes at a time.
+        if tls.read_tls(&mut records).map_err(Lost::Io)? == 0 {
+            return Ok(true);
+        }
+        let state = tls.process_new_packets().map_err(Lost::Tls)?;
+        let mut reader = tls.reader();
+        // An error says that there is no more text now.
+        while let Ok(text) = reader.fill_buf()
+            && !text.is_empty()
+        {
+            decoder.push(text);
+            let length = text.len();
+            reader.consume(length);
+        }
+        if state.peer_has_closed() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
