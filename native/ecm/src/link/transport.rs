@@ -222,3 +222,171 @@ fn decrypt(tls: &mut ClientConnection, mut records: &[u8], decoder: &mut Decoder
     }
     Ok(false)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use megaphone_core::link::{Frame, Hello, Role};
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+
+    use super::*;
+
+    struct Pair {
+        client: Arc<ClientConfig>,
+        server: Arc<ServerConfig>,
+    }
+
+    impl Pair {
+        fn new(version: &'static SupportedProtocolVersion) -> Self {
+            let made = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(made.cert.der().clone()).unwrap();
+            let provider = Arc::new(default_provider());
+            let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let server = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+            Self { client: client.into(), server: server.into() }
+        }
+
+        /// Both ends, after the handshake.
+        fn greeted(&self) -> (ClientConnection, ServerConnection) {
+            let name = ServerName::try_from("a").unwrap();
+            let mut client = ClientConnection::new(Arc::clone(&self.client), name).unwrap();
+            let mut server = ServerConnection::new(Arc::clone(&self.server)).unwrap();
+            let mut decoder = Decoder::new();
+            while client.is_handshaking() || server.is_handshaking() || client.wants_write() {
+                let mut bytes = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut bytes).unwrap();
+                }
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    server.read_tls(&mut rest).unwrap();
+                    server.process_new_packets().unwrap();
+                }
+                assert!(!decrypt(&mut client, &records(&mut server), &mut decoder).unwrap());
+            }
+            (client, server)
+        }
+    }
+
+    fn records(server: &mut ServerConnection) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    fn frames() -> Vec<u8> {
+        let hello = Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: 131_072, name: "a" };
+        let mut out = Vec::new();
+        Frame::Hello(hello).encode(&mut out);
+        Frame::Ping([1; 8]).encode(&mut out);
+        Frame::Ping([2; 8]).encode(&mut out);
+        out
+    }
+
+    /// As many pings as were sent come out.
+    fn assert_whole(decoder: &mut Decoder) {
+        assert!(matches!(decoder.next().unwrap(), Some(Frame::Hello(_))));
+        for number in 1..=2 {
+            assert_eq!(decoder.next().unwrap(), Some(Frame::Ping([number; 8])));
+        }
+        assert_eq!(decoder.next().unwrap(), None);
+    }
+
+    /// Records that are cut in two anywhere give the same frames, and the end is known with its last byte.
+    #[test]
+    fn records_may_be_cut_anywhere() {
+        for version in [&TLS12, &TLS13] {
+            let pair = Pair::new(version);
+            for cut in 0.. {
+                let (mut client, mut server) = pair.greeted();
+                // Frames that go over the borders of records.
+                for piece in frames().chunks(20) {
+                    server.writer().write_all(piece).unwrap();
+                }
+                server.send_close_notify();
+                let bytes = records(&mut server);
+                if cut > bytes.len() {
+                    break;
+                }
+                let mut decoder = Decoder::new();
+                let (first, second) = bytes.split_at(cut);
+                assert_eq!(decrypt(&mut client, first, &mut decoder).unwrap(), second.is_empty());
+                if !second.is_empty() {
+                    assert!(decrypt(&mut client, second, &mut decoder).unwrap());
+                }
+                assert_whole(&mut decoder);
+            }
+        }
+    }
+
+    /// What comes after the close is not looked at; a record that was damaged gives no text, and where the damage is not in
+    /// its header an error.
+    #[test]
+    fn damage_is_an_error() {
+        let pair = Pair::new(&TLS13);
+        let (mut client, mut server) = pair.greeted();
+        server.writer().write_all(&frames()).unwrap();
+        server.send_close_notify();
+        let mut bytes = records(&mut server);
+        bytes.extend_from_slice(b"anything");
+        let mut decoder = Decoder::new();
+        assert!(decrypt(&mut client, &bytes, &mut decoder).unwrap());
+        assert_whole(&mut decoder);
+        for at in 0.. {
+            let (mut client, mut server) = pair.greeted();
+            server.writer().write_all(&frames()).unwrap();
+            let mut bytes = records(&mut server);
+            if at == bytes.len() {
+                break;
+            }
+            bytes[at] ^= 1;
+            let mut decoder = Decoder::new();
+            let result = decrypt(&mut client, &bytes, &mut decoder);
+            match result {
+                Err(Lost::Tls(_)) => assert!(matches!(decoder.next(), Ok(None)), "{at}"),
+                // Type and version of a record count for nothing: the true ones are inside.
+                Ok(false) if at < 3 => assert_whole(&mut decoder),
+                // With a greater length more of it is waited for.
+                Ok(false) if (3..5).contains(&at) => assert!(matches!(decoder.next(), Ok(None))),
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+    }
+
+    /// Text of any amount passes, since what was decrypted is taken at once.
+    #[test]
+    fn much_text_passes() {
+        let (mut client, mut server) = Pair::new(&TLS13).greeted();
+        server.set_buffer_limit(None);
+        let mut text = frames();
+        for _ in 0..60_000 {
+            Frame::Pong([3; 8]).encode(&mut text);
+        }
+        server.writer().write_all(&text).unwrap();
+        let mut decoder = Decoder::new();
+        assert!(!decrypt(&mut client, &records(&mut server), &mut decoder).unwrap());
+        let mut count = 0;
+        while decoder.next().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 60_003);
+    }
+}

@@ -121,7 +121,8 @@ impl Trust {
                 "its certificate is not valid yet, or this machine's clock is wrong".to_owned()
             }
             CertificateError::NotValidForNameContext { expected, presented } => {
-                let names: String = presented.join(", ").escape_debug().take(SHOWN).collect();
+                let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+                let names: String = names.join(", ").escape_debug().take(SHOWN).collect();
                 let names = if names.is_empty() { "no name (subjectAltName)".to_owned() } else { names };
                 let expected = expected.to_str();
                 format!(
@@ -134,6 +135,11 @@ impl Trust {
             error => format!("its certificate cannot be used: {error}"),
         }
     }
+}
+
+/// rustls says `DnsName("a.example")`.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")")).unwrap_or(name)
 }
 
 /// `openssl req -x509` makes such ones unless told otherwise.
