@@ -59,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) decoder: Decoder,
     /// There may be something to read.
     pub(crate) readable: bool,
+    /// The other end has closed it, or it has failed: what is left is to be read to its end.
+    ended: bool,
     /// Its clients may not be read: the output is above its mark.
     pub(crate) congested: bool,
     /// Clients with something to read that wait for the output to fall below its mark.
@@ -100,6 +102,7 @@ impl Link {
             handshake: None,
             decoder: Decoder::new(),
             readable: false,
+            ended: false,
             congested: false,
             stalled: VecDeque::new(),
             closing: HashSet::new(),
@@ -140,7 +143,8 @@ impl Link {
 
     /// The socket says that there is something to do.
     pub(crate) fn event(&mut self, event: &Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.ended |= event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || self.ended;
     }
 
     /// Puts a frame into the output.
@@ -333,9 +337,11 @@ impl Link {
         let Some(transport) = &mut self.transport else { return Ok(false) };
         match transport.read(scratch, &mut self.decoder) {
             Ok(0) => Ok(false),
-            Ok(_) => {
+            Ok(count) => {
                 self.heard = now;
-                Ok(true)
+                // A short read has emptied the socket, and what comes later is told by another event; an end that was told
+                // already is not told again.
+                Ok(count == scratch.len() || self.ended || transport.is_over())
             }
             Err(lost) => Err(self.explain(&lost)),
         }
@@ -378,6 +384,7 @@ impl Link {
         self.handshake = None;
         self.decoder = Decoder::new();
         self.readable = false;
+        self.ended = false;
         self.closing = HashSet::new();
         self.output = Vec::new();
         self.written = 0;

@@ -141,6 +141,11 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
+    /// Whether the other end has said that nothing more comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Writes as far as the socket takes it; answers how much of `output` was taken. Before the TLS handshake is over that
     /// is nothing.
     pub(super) fn write(&mut self, output: &[u8]) -> Result<usize, Lost> {
