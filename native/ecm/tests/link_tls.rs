@@ -381,3 +381,14 @@ fn plain_links_do_not_leave_the_machine() {
     let text = fails(&["--listen", "127.0.0.1:0", "--server", "192.0.2.1:9"]);
     assert!(text.contains("allow_plain_link = true"), "{text}");
 }
+
+/// A server that wants TLS and got none is recognised by its alert.
+#[test]
+fn servers_with_tls_are_told_apart() {
+    let identity = Root::new().identity(HOST);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let mut ecm = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    assert_eq!(identity.refused(&listener).kind(), ErrorKind::InvalidData);
+    assert_eq!(ecm.wait_for(" down: "), "its listener has `tls: true`: write `server` as tls://HOST:PORT");
+}

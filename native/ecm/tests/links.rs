@@ -163,7 +163,7 @@ fn a_node_that_does_not_read_holds_up_its_own_clients_only() {
         match std::io::Write::write(&mut first.stream, &bytes) {
             Ok(count) => {
                 sent += count;
-                last = std::time::Instant::now();
+                last = Instant::now();
             }
             Err(_) => std::thread::yield_now(),
         }

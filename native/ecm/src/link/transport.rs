@@ -13,6 +13,9 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustls::ClientConnection;
 
+/// How a server begins that was not spoken to by TLS, and wants it: an alert (RFC 8446, 5.1). No frame is that long.
+const ALERT: [u8; 2] = [21, 3];
+
 /// Why nothing goes over it any more.
 #[derive(Debug)]
 pub(super) enum Lost {
@@ -26,6 +29,8 @@ pub(super) enum Lost {
     Io(io::Error),
     /// What the other end sent is not what TLS wants, or its certificate is not.
     Tls(rustls::Error),
+    /// The other end wants TLS, and this one does not speak it.
+    Plain,
 }
 
 impl fmt::Display for Lost {
@@ -36,6 +41,7 @@ impl fmt::Display for Lost {
             Self::Full => f.write_str("it takes no more bytes"),
             Self::Io(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Plain => f.write_str("its listener has `tls: true`: write `server` as tls://HOST:PORT"),
         }
     }
 }
@@ -81,6 +87,8 @@ impl Write for Socket {
 pub(super) struct Transport {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
+    /// Nothing was read yet.
+    is_fresh: bool,
     /// The other end has closed TLS: nothing that comes counts.
     is_over: bool,
 }
@@ -94,6 +102,7 @@ impl Transport {
         UnixStream::connect(path).map(|stream| Self {
             socket: Socket::Unix(stream),
             tls: None,
+            is_fresh: true,
             is_over: false,
         })
     }
@@ -106,7 +115,7 @@ impl Transport {
         let stream = TcpStream::connect(address)?;
         // Small frames must not wait for others; without it they are late, not lost.
         let _ = stream.set_nodelay(true);
-        Ok(Self { socket: Socket::Tcp(stream), tls: tls.map(Box::new), is_over: false })
+        Ok(Self { socket: Socket::Tcp(stream), tls: tls.map(Box::new), is_fresh: true, is_over: false })
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -188,7 +197,9 @@ impl Transport {
                 Err(error) => return Err(Lost::Io(error)),
             }
         };
+        let is_first = std::mem::replace(&mut self.is_fresh, false);
         match &mut self.tls {
+            None if is_first && scratch[..count].starts_with(&ALERT) => return Err(Lost::Plain),
             Some(tls) => self.is_over = decrypt(tls, &scratch[..count], decoder)?,
             None => decoder.push(&scratch[..count]),
         }

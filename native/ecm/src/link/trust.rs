@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
-/// Most characters of names in a server's certificate that are told.
+/// Most characters from a server's certificate that are told.
 const SHOWN: usize = 200;
 
 /// The authorities, and the name if it is not that of the server. Cheap to clone.
@@ -122,7 +122,7 @@ impl Trust {
             }
             CertificateError::NotValidForNameContext { expected, presented } => {
                 let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
-                let names: String = names.join(", ").escape_debug().take(SHOWN).collect();
+                let names = cut(&names.join(", "));
                 let names = if names.is_empty() { "no name (subjectAltName)".to_owned() } else { names };
                 let expected = expected.to_str();
                 format!(
@@ -132,9 +132,20 @@ impl Trust {
             CertificateError::Other(error) if is_authority(error) => {
                 "its certificate is one of an authority (CA:TRUE), which none for a server may be".to_owned()
             }
-            error => format!("its certificate cannot be used: {error}"),
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                "its certificate is signed by an algorithm that counts for nothing here, as SHA-1 does: take SHA-256"
+                    .to_owned()
+            }
+            // There may be parts of the certificate in it.
+            error => format!("its certificate cannot be used: {}", cut(&error.to_string())),
         }
     }
+}
+
+/// What the other end says, fit for a log.
+fn cut(text: &str) -> String {
+    text.escape_debug().take(SHOWN).collect()
 }
 
 /// rustls says `DnsName("a.example")`.
