@@ -24,6 +24,9 @@ use crate::config::{Config, Server};
 /// The name that this software gives itself in hello.
 const NAME: &str = concat!("megaphone-ecm ", env!("CARGO_PKG_VERSION"));
 
+/// Complaints that are remembered, so that they are not repeated: more than a server has addresses.
+const COMPLAINTS: usize = 8;
+
 /// How far the link has come.
 #[derive(Debug)]
 enum Phase {
@@ -83,8 +86,9 @@ pub(crate) struct Link {
     name: String,
     failures: u32,
     random: u64,
-    /// The last complaint that was logged loudly: the same one is not repeated each time.
-    complaint: String,
+    /// What was complained of loudly since it was up: the same is not repeated each time. A server with several addresses
+    /// may fail at each of them in another way.
+    complaints: VecDeque<String>,
     waker: Arc<Waker>,
 }
 
@@ -119,7 +123,7 @@ impl Link {
             failures: 0,
             // Seeded by the system; any number but 0 will do.
             random: RandomState::new().hash_one(0) | 1,
-            complaint: String::new(),
+            complaints: VecDeque::new(),
             waker,
         }
     }
@@ -171,7 +175,7 @@ impl Link {
             self.phase = Phase::Up;
             self.window = Some(window);
             self.failures = 0;
-            self.complaint.clear();
+            self.complaints.clear();
             info!("link to {} up ({})", self.server, self.name);
         }
         Ok(window.is_some())
@@ -390,9 +394,12 @@ impl Link {
         self.written = 0;
         let pause = if self.addresses.is_empty() { self.back_off() } else { Duration::ZERO };
         self.phase = Phase::Waiting(now + pause);
-        if was_up || self.complaint != why {
+        if was_up || !self.complaints.iter().any(|complaint| complaint == why) {
             warn!("link to {} down: {why}", self.server);
-            why.clone_into(&mut self.complaint);
+            if self.complaints.len() == COMPLAINTS {
+                self.complaints.pop_front();
+            }
+            self.complaints.push_back(why.to_owned());
         } else {
             debug!("link to {} still down: {why}", self.server);
         }

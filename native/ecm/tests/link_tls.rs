@@ -392,3 +392,24 @@ fn servers_with_tls_are_told_apart() {
     assert_eq!(identity.refused(&listener).kind(), ErrorKind::InvalidData);
     assert_eq!(ecm.wait_for(" down: "), "its listener has `tls: true`: write `server` as tls://HOST:PORT");
 }
+
+/// Reasons that take turns, as those of a server's addresses do, are told once each.
+#[test]
+fn reasons_in_turn_are_told_once() {
+    let root = Root::new();
+    let other = Root::new().identity(HOST);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut ecm = program(&listener, &root, None);
+    for _ in 0..3 {
+        other.refused(&listener);
+        // What is no TLS at all.
+        let (mut plain, _) = listener.accept().unwrap();
+        plain.write_all(&[0; 16]).unwrap();
+        let _ = plain.read_to_end(&mut Vec::new());
+    }
+    // The last one has been told by now, if it is told.
+    drop(listener.accept().unwrap());
+    let log = ecm.rest();
+    assert_eq!(log.matches("its certificate is not from link_ca").count(), 1, "{log}");
+    assert_eq!(log.matches("it does not speak TLS").count(), 1, "{log}");
+}
