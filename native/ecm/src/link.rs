@@ -1,5 +1,6 @@
 //! The connection to the node: connected without blocking, greeted, watched, and tried again when it is lost.
 
+mod attempts;
 mod transport;
 mod trust;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use attempts::Attempts;
 use megaphone_core::limits;
 use megaphone_core::link::auth::NONCE;
 use megaphone_core::link::{AuthError, Credentials, Decoder, Frame, Handshake, Hello, Role, Secret};
@@ -23,9 +25,6 @@ use crate::config::{Config, Server};
 
 /// The name that this software gives itself in hello.
 const NAME: &str = concat!("megaphone-ecm ", env!("CARGO_PKG_VERSION"));
-
-/// Complaints that are remembered, so that they are not repeated: more than a server has addresses.
-const COMPLAINTS: usize = 8;
 
 /// How far the link has come.
 #[derive(Debug)]
@@ -84,17 +83,12 @@ pub(crate) struct Link {
     greeting: Duration,
     /// How the other end calls itself.
     name: String,
-    failures: u32,
-    random: u64,
-    /// What was complained of loudly since it was up: the same is not repeated each time. A server with several addresses
-    /// may fail at each of them in another way.
-    complaints: VecDeque<String>,
+    attempts: Attempts,
     waker: Arc<Waker>,
 }
 
 impl Link {
     pub(crate) fn new(server: &Server, config: &Config, waker: Arc<Waker>, now: Instant) -> Self {
-        use std::hash::{BuildHasher, RandomState};
         Self {
             server: server.clone(),
             phase: Phase::Waiting(now),
@@ -120,10 +114,7 @@ impl Link {
             silence: config.link_silence,
             greeting: config.link_greeting,
             name: String::new(),
-            failures: 0,
-            // Seeded by the system; any number but 0 will do.
-            random: RandomState::new().hash_one(0) | 1,
-            complaints: VecDeque::new(),
+            attempts: Attempts::default(),
             waker,
         }
     }
@@ -174,8 +165,7 @@ impl Link {
             self.handshake = None;
             self.phase = Phase::Up;
             self.window = Some(window);
-            self.failures = 0;
-            self.complaints.clear();
+            self.attempts.succeeded();
             info!("link to {} up ({})", self.server, self.name);
         }
         Ok(window.is_some())
@@ -392,14 +382,10 @@ impl Link {
         self.closing = HashSet::new();
         self.output = Vec::new();
         self.written = 0;
-        let pause = if self.addresses.is_empty() { self.back_off() } else { Duration::ZERO };
+        let pause = if self.addresses.is_empty() { self.attempts.pause() } else { Duration::ZERO };
         self.phase = Phase::Waiting(now + pause);
-        if was_up || !self.complaints.iter().any(|complaint| complaint == why) {
+        if self.attempts.is_new(why) {
             warn!("link to {} down: {why}", self.server);
-            if self.complaints.len() == COMPLAINTS {
-                self.complaints.pop_front();
-            }
-            self.complaints.push_back(why.to_owned());
         } else {
             debug!("link to {} still down: {why}", self.server);
         }
@@ -413,19 +399,6 @@ impl Link {
             self.congested = false;
         }
         if self.congested { VecDeque::new() } else { std::mem::take(&mut self.stalled) }
-    }
-
-    /// Doubles with each failure; the upper half is random, so that many managers do not come back at once.
-    fn back_off(&mut self) -> Duration {
-        let most = u64::from(limits::RETRY_LEAST)
-            .saturating_mul(1 << self.failures.min(16))
-            .min(u64::from(limits::RETRY_MOST));
-        self.failures = self.failures.saturating_add(1);
-        // xorshift64: no secret depends on it.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        Duration::from_millis(most / 2 + self.random % (most / 2 + 1))
     }
 }
 
