@@ -33,13 +33,15 @@ all() ->
         other_addresses_need_a_secret,
         other_machines_need_tls,
         unix_sockets_serve_their_own_user,
-        links_over_tls
+        links_over_tls,
+        the_manager_speaks_tls,
+        the_manager_refuses_other_servers
     ].
 
 init_per_suite(Config) ->
     Handlers = megaphone_test_node:handlers(),
     Dir = proplists:get_value(priv_dir, Config),
-    Certificate = certificate(Dir),
+    {Certificate, Root} = certificate(Dir, "right"),
     Secret = ["secret: \"", ?SECRET, "\""],
     Socket = megaphone_test_node:socket_file(Dir),
     Node = megaphone_test_node:start(Dir, [
@@ -49,7 +51,10 @@ init_per_suite(Config) ->
         megaphone_test_node:listener(megaphone, {0, 0, 0, 0}, [Handlers]),
         megaphone_test_node:unix_listener(Socket)
     ]),
-    [{node, Node}, {socket, Socket}, {address, address(Node, {megaphone, 1})}, {open_address, address(Node, {megaphone, 2})} | Config].
+    SecretFile = filename:join(Dir, "secret"),
+    ok = file:write_file(SecretFile, ?SECRET),
+    ok = file:change_mode(SecretFile, 8#600),
+    [{node, Node}, {root, Root}, {secret_file, SecretFile}, {socket, Socket}, {address, address(Node, {megaphone, 1})}, {open_address, address(Node, {megaphone, 2})} | Config].
 
 end_per_suite(Config) ->
     %% Cases kill processes, which is logged.
@@ -170,12 +175,15 @@ strangers_take_no_places(Config) ->
 refusals_are_logged_once(Config) ->
     %% However often an address is refused, the log has one line a minute of it, which names it.
     Node = proplists:get_value(node, Config),
-    ok = call(Node, gen_server, stop, [megaphone_gate]),
-    ok = wait_until(fun() -> is_pid(call(Node, erlang, whereis, [megaphone_gate])) end),
+    ok = forget_refusals(Node),
     Before = refusals(Config),
     [{refused, _, _} = authenticate(proplists:get_value(address, Config), ?WRONG, []) || _ <- [1, 2]],
     ok = wait_until(fun() -> call(Node, megaphone, links, []) =:= [] end),
     ?assertEqual(Before + 1, refusals(Config)).
+
+forget_refusals(Node) ->
+    ok = call(Node, gen_server, stop, [megaphone_gate]),
+    wait_until(fun() -> is_pid(call(Node, erlang, whereis, [megaphone_gate])) end).
 
 refusals(Config) ->
     length(binary:matches(log(Config), <<" refused: the other end of the link has another secret">>)).
@@ -312,14 +320,67 @@ next_raw(Link) ->
         {error, _} -> closed
     end.
 
-%% A PEM file with a certificate for "localhost" and its key, made by OTP.
-certificate(Dir) ->
-    #{server_config := Server} = public_key:pkix_test_data(#{
-        server_chain => #{root => [{key, {namedCurve, secp256r1}}], peer => [{key, {namedCurve, secp256r1}}], intermediates => []},
-        client_chain => #{root => [{key, {namedCurve, secp256r1}}], peer => [{key, {namedCurve, secp256r1}}], intermediates => []}
-    }),
-    {KeyType, Key} = proplists:get_value(key, Server),
-    Entries = [{'Certificate', proplists:get_value(cert, Server), not_encrypted}, {KeyType, Key, not_encrypted}],
-    File = filename:join(Dir, "certificate.pem"),
-    ok = file:write_file(File, public_key:pem_encode(Entries)),
-    File.
+the_manager_speaks_tls(Config) ->
+    %% The connection manager makes its link by TLS, proves the secret inside of it, and a chat and a large request go over it.
+    {Ecm, Port} = megaphone_test_program:ecm_with(tls_link(Config, proplists:get_value(root, Config)), 1, #{}),
+    Socket = megaphone_test_ecm:connect({{127, 0, 0, 1}, Port}),
+    {User, Next} = megaphone_test_ecm:login(Socket),
+    Message = ["<message xmlns='jabber:client' to='", User, "@localhost/client'><body>by TLS</body></message>"],
+    _ = megaphone_test_ecm:found("(<body>by TLS</body>)", Next("", Message)),
+    ok = megaphone_test_ecm:ask(Socket, "POST", "/test/echo", binary:copy(<<"x">>, 1000000)),
+    ?assertMatch({200, <<"POST /test/echo 1000000 ", _/binary>>}, megaphone_test_ecm:answer(Socket)),
+    ok = gen_tcp:close(Socket),
+    ?assertMatch({0, _}, megaphone_test_program:stop(Ecm)),
+    ok = wait_until(fun() -> call(proplists:get_value(node, Config), megaphone, links, []) =:= [] end).
+
+the_manager_refuses_other_servers(Config) ->
+    %% A server whose certificate is from another authority, one that does not speak TLS, and one that wants it when this end
+    %% does not speak it, get no link; the log says why, and clients get 503.
+    ok = forget_refusals(proplists:get_value(node, Config)),
+    {_, Root} = certificate(proplists:get_value(priv_dir, Config), "wrong"),
+    Output = refused(tls_link(Config, Root)),
+    ?assertNotEqual(nomatch, binary:match(Output, iolist_to_binary([" down: its certificate is not from link_ca ", Root]))),
+    ok = wait_until(fun() -> binary:match(log(Config), <<"the TLS handshake failed: unknown_ca">>) =/= nomatch end),
+    Plain = refused(tls_link(Config, proplists:get_value(root, Config), proplists:get_value(address, Config))),
+    ?assertNotEqual(nomatch, binary:match(Plain, <<" down: it does not speak TLS as it should">>)),
+    ["--server", "tls://" ++ Server | _] = tls_link(Config, Root),
+    Without = refused(["--server", Server, "--link-secret-file", proplists:get_value(secret_file, Config)]),
+    ?assertNotEqual(nomatch, binary:match(Without, <<" down: its listener has `tls: true`">>)).
+
+tls_link(Config, Root) ->
+    tls_link(Config, Root, address(proplists:get_value(node, Config), {megaphone, 3})).
+
+tls_link(Config, Root, {Ip, Port}) ->
+    Server = "tls://" ++ inet:ntoa(Ip) ++ ":" ++ integer_to_list(Port),
+    Secret = ["--link-secret-file", proplists:get_value(secret_file, Config)],
+    ["--server", Server, "--link-ca", Root, "--link-name", "link.example" | Secret].
+
+%% What a manager logs whose link does not come about.
+refused(["--server", Server | Args]) ->
+    {Ecm, Port} = megaphone_test_program:ecm_ready("127.0.0.1:0", Server, Args),
+    Socket = megaphone_test_ecm:connect({{127, 0, 0, 1}, Port}),
+    ok = megaphone_test_ecm:ask(Socket, "GET", "/test/echo", <<>>),
+    ?assertMatch({503, _}, megaphone_test_ecm:answer(Socket)),
+    ok = gen_tcp:close(Socket),
+    {0, Output} = megaphone_test_program:stop(Ecm),
+    Output.
+
+%% PEM files: a certificate for link.example with its key, and that of its authority. OTP's own (public_key:pkix_test_data/1)
+%% name the algorithm of their signatures in a way that rustls does not take.
+certificate(Dir, Name) ->
+    File = fun(Kind) -> filename:join(Dir, Name ++ Kind) end,
+    [Root, RootKey, Request, Key, Names, Certificate, Whole] =
+        [File(Kind) || Kind <- ["-root.pem", "-root.key", ".csr", ".key", ".names", ".crt", ".pem"]],
+    New = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=" ++ Name],
+    ok = openssl(["req", "-x509", "-days", "2", "-keyout", RootKey, "-out", Root | New]),
+    ok = openssl(["req", "-keyout", Key, "-out", Request | New]),
+    ok = file:write_file(Names, "subjectAltName=DNS:link.example\n"),
+    ok = openssl([
+        "x509", "-req", "-days", "2", "-in", Request, "-extfile", Names, "-CA", Root, "-CAkey", RootKey, "-CAcreateserial", "-out", Certificate
+    ]),
+    ok = file:write_file(Whole, [element(2, {ok, _} = file:read_file(Each)) || Each <- [Certificate, Key]]),
+    {Whole, Root}.
+
+openssl(Args) ->
+    {0, _} = megaphone_test_program:run(os:find_executable("openssl"), Args, #{}),
+    ok.

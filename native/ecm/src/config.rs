@@ -1,69 +1,22 @@
 //! What an operator may choose, and the checked reading of it.
 
-use std::fmt;
+mod values;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use megaphone_core::limits;
 use megaphone_core::link::Secret;
-use megaphone_core::peer::network::Network;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tracing::warn;
+pub use values::{Admin, Count, Links, Name, Password, Seconds, Server, Servers, Trusted, Within};
 
 use crate::guard::Settings;
+use crate::link::Trust;
 use crate::options::{Listen, LogFormat, LogLevel};
 use crate::tls::Section;
-
-/// Where the node's listener is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Server {
-    /// `host:port`; the host may be a name.
-    Tcp(String),
-    /// `unix:/path`.
-    Unix(PathBuf),
-}
-
-impl FromStr for Server {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() {
-                Err("`unix:` needs a path, as in unix:/run/ejabberd/megaphone.sock".to_owned())
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
-        }
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
-                Ok(Self::Tcp(text.to_owned()))
-            }
-            _ => Err(format!("`{}` is neither HOST:PORT nor unix:/PATH", text.escape_debug())),
-        }
-    }
-}
-
-impl TryFrom<String> for Server {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// Everything that [`crate::run`] needs besides the listener.
 #[derive(Clone, Debug)]
@@ -74,6 +27,10 @@ pub struct Config {
     pub links: usize,
     /// What both ends of a link have to know; `None`: it is opened without.
     pub link_secret: Option<Secret>,
+    /// Whose certificates are good for [`Server::Tls`]; there if there is one.
+    pub link_trust: Option<Trust>,
+    /// Links without TLS may leave this machine.
+    pub allow_plain_link: bool,
     /// Most clients at a time; further ones wait in the kernel until one leaves.
     pub max_clients: usize,
     /// Most bytes that all clients may hold together.
@@ -122,6 +79,8 @@ impl Config {
             servers: vec![server],
             links: 1,
             link_secret: None,
+            link_trust: None,
+            allow_plain_link: false,
             max_clients: default_clients(),
             max_held: limits::MAX_HELD,
             head_timeout: millis(limits::HEAD_TIMEOUT),
@@ -146,7 +105,8 @@ impl Config {
     /// Puts the file's choices in.
     ///
     /// # Errors
-    /// A text for the operator: the file of the secret cannot be used, or there are too many links.
+    /// A text for the operator: the file of the secret, or the one of `link_ca`, cannot be used, there are too many links,
+    /// or a server is not to be had with TLS, or without.
     pub fn apply(&mut self, file: &File) -> Result<(), String> {
         if let Some(Servers(servers)) = &file.server {
             self.servers.clone_from(servers);
@@ -167,6 +127,8 @@ impl Config {
                 return Err("give either `link_secret` or `link_secret_file`, not both".to_owned());
             }
         };
+        self.allow_plain_link = file.allow_plain_link.unwrap_or(self.allow_plain_link);
+        self.secure_links(file)?;
         let seconds = |to: &mut Duration, from: &Option<Seconds>| {
             if let Some(Seconds(seconds)) = from {
                 *to = Duration::from_secs(*seconds);
@@ -208,6 +170,37 @@ impl Config {
         file.guard(&mut self.guard);
         Ok(())
     }
+
+    /// Reads what servers with TLS need, and looks at those without.
+    fn secure_links(&mut self, file: &File) -> Result<(), String> {
+        let with_tls = |server: &&Server| matches!(server, Server::Tls(_));
+        let name = file.link_name.as_ref().map(|Name(name)| name.clone());
+        match (self.servers.iter().find(with_tls), &file.link_ca, name) {
+            (Some(server), None, _) => {
+                return Err(format!(
+                    "server {server} needs `link_ca`: the PEM file with the certificate of the authority that its own one is \
+                     from"
+                ));
+            }
+            (None, None, None) => {}
+            (None, ..) => {
+                return Err("`link_ca` and `link_name` are for servers with TLS, and there is none: write tls://HOST:PORT"
+                    .to_owned());
+            }
+            (Some(_), Some(path), name) => self.link_trust = Some(Trust::load(path, name)?),
+        }
+        for server in &self.servers {
+            match (server, &self.link_trust) {
+                (Server::Tls(address), Some(trust)) => drop(trust.name_of(address)?),
+                (Server::Tcp(address), _) if !self.allow_plain_link => {
+                    // A name is looked up, and looked at, when the link is made.
+                    address.parse().map_or(Ok(()), |address| server.check_plain(address))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The configuration file. Unknown keys are refused by name.
@@ -224,6 +217,12 @@ pub struct File {
     pub link_secret: Option<Password>,
     /// A file that holds it.
     pub link_secret_file: Option<PathBuf>,
+    /// PEM file with the authorities that servers with TLS have their certificates from.
+    pub link_ca: Option<PathBuf>,
+    /// The name in those certificates, if it is not that of the server.
+    pub link_name: Option<Name>,
+    /// Whether links without TLS may leave this machine.
+    pub allow_plain_link: Option<bool>,
     /// Most clients at a time; what the descriptor limit allows if that is less.
     pub max_clients: Option<Count>,
     /// Most bytes that all clients may hold together.
@@ -272,64 +271,6 @@ pub struct File {
     pub require_tls: Option<bool>,
     /// TLS for clients.
     pub tls: Option<Section>,
-}
-
-/// A network of `trusted_proxies`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(try_from = "String")]
-pub struct Trusted(Network);
-
-impl TryFrom<String> for Trusted {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("`{}`: {error}", text.escape_debug()))
-    }
-}
-
-/// A number from `LEAST` to `MOST`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(try_from = "i64")]
-pub struct Within<const LEAST: i64, const MOST: i64>(i64);
-
-impl<const LEAST: i64, const MOST: i64> TryFrom<i64> for Within<LEAST, MOST> {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        let fits = (LEAST..=MOST).contains(&number);
-        fits.then_some(Self(number)).ok_or_else(|| format!("{number} is not a number from {LEAST} to {MOST}"))
-    }
-}
-
-/// An admin address: a port alone is one of 127.0.0.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Value")]
-pub struct Admin(pub SocketAddr);
-
-impl TryFrom<toml::Value> for Admin {
-    type Error = String;
-
-    /// In a file the port alone may be a number.
-    fn try_from(given: toml::Value) -> Result<Self, String> {
-        match given {
-            toml::Value::String(text) => text.parse(),
-            other => other.to_string().parse(),
-        }
-    }
-}
-
-impl FromStr for Admin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let local = text.parse::<u16>().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        local.or_else(|_| text.parse()).map(Self).map_err(|_| {
-            format!(
-                "`{}` is neither a port nor an address and port, as in 127.0.0.1:9280",
-                text.escape_debug()
-            )
-        })
-    }
 }
 
 impl File {
@@ -402,107 +343,6 @@ pub fn read_secret(path: &Path) -> Result<Secret, String> {
     Secret::new(bytes.trim_ascii()).map_err(|error| format!("in {}: {error}", path.display()))
 }
 
-/// One server or several, in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Servers(Vec<Server>);
-
-impl<'de> Deserialize<'de> for Servers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            One(String),
-            Several(Vec<String>),
-        }
-        let expected = "a server, as in \"127.0.0.1:6280\", or a list of them";
-        let texts = match Form::deserialize(deserializer).map_err(|_| D::Error::custom(expected))? {
-            Form::One(text) => vec![text],
-            Form::Several(texts) => texts,
-        };
-        let servers: Result<Vec<Server>, String> = texts.iter().map(|text| text.parse()).collect();
-        servers.and_then(Self::try_from).map_err(D::Error::custom)
-    }
-}
-
-impl TryFrom<Vec<Server>> for Servers {
-    type Error = String;
-
-    fn try_from(servers: Vec<Server>) -> Result<Self, String> {
-        if servers.is_empty() {
-            return Err("`server` names none".to_owned());
-        }
-        match servers.iter().enumerate().find(|(at, server)| servers[..*at].contains(server)) {
-            Some((_, server)) => Err(format!("server {server} is there twice; `links` gives it more links")),
-            None => Ok(Self(servers)),
-        }
-    }
-}
-
-/// A number of links in a file.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(try_from = "i64")]
-pub struct Links(usize);
-
-impl TryFrom<i64> for Links {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        let most = limits::MAX_MANAGER_LINKS;
-        usize::try_from(number)
-            .ok()
-            .filter(|links| (1..=most).contains(links))
-            .map(Self)
-            .ok_or_else(|| format!("{number} is not a number of links from 1 to {most}"))
-    }
-}
-
-/// A secret in a file. An error says nothing of it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(try_from = "String")]
-pub struct Password(Secret);
-
-impl TryFrom<String> for Password {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Secret::new(text.as_bytes()).map(Self).map_err(|error| error.to_string())
-    }
-}
-
-/// A time limit in a file: 1 second to 1 day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "i64")]
-pub struct Seconds(u64);
-
-impl TryFrom<i64> for Seconds {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        u64::try_from(number)
-            .ok()
-            .filter(|seconds| (1..=86_400).contains(seconds))
-            .map(Self)
-            .ok_or_else(|| format!("{number} is not a number of seconds from 1 to 86400"))
-    }
-}
-
-/// A number of something, at least 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "i64")]
-pub struct Count(usize);
-
-impl TryFrom<i64> for Count {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        usize::try_from(number)
-            .ok()
-            .filter(|count| *count > 0)
-            .map(Self)
-            .ok_or_else(|| format!("{number} is not a positive number"))
-    }
-}
-
 /// Raises the soft limit of open descriptors to the hard one; answers the limit that holds now.
 ///
 /// # Errors
@@ -526,137 +366,4 @@ fn default_clients() -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_a_file() {
-        let file =
-            File::parse("listen = '0.0.0.0:80'\nserver = 'unix:/s'\nidle_timeout = 5\nmax_clients = 7\n")
-                .unwrap();
-        let mut config = Config::new("a:1".parse().unwrap());
-        config.apply(&file).unwrap();
-        assert_eq!(config.servers, [Server::Unix("/s".into())]);
-        assert_eq!(config.idle_timeout, Duration::from_secs(5));
-        assert_eq!(config.max_clients, 7);
-    }
-
-    /// Each key about clients and proxies arrives where it belongs, at its least and its greatest.
-    #[test]
-    fn reads_what_clients_may_do() {
-        let text = "proxy_protocol = true\ntrusted_proxies = ['10.0.0.0/8', '::1']\nmax_clients_per_address = 1\n\
-                    max_new_clients_per_address = 1000000\nmax_new_clients_per_second = 1\nipv6_prefix = 128\n\
-                    max_requests_per_client = 65535\nmax_body = 9223372036854775807\nmax_head = 512\nmax_headers = 100\n";
-        let mut config = Config::new(Server::Tcp("a:1".to_owned()));
-        config.apply(&File::parse(text).unwrap()).unwrap();
-        let guard = config.guard;
-        assert!(guard.proxy_protocol && guard.exempt_loopback);
-        assert_eq!(
-            guard.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["10.0.0.0/8", "::1/128"]
-        );
-        assert_eq!((guard.addresses.clients, guard.addresses.new_per_second), (1, 1_000_000));
-        assert_eq!((guard.addresses.ipv6_prefix, guard.new_per_second), (128, 1));
-        assert_eq!((guard.bounds.requests, guard.bounds.body), (65_535, i64::MAX as u64));
-        assert_eq!((guard.bounds.head.bytes, guard.bounds.head.fields), (512, 100));
-        let many = format!("trusted_proxies = [{}]", "'::1',".repeat(limits::MAX_TRUSTED_PROXIES + 1));
-        assert!(File::parse(&many).unwrap_err().contains("65 networks"));
-    }
-
-    #[test]
-    fn mistakes_are_named_with_line_and_key() {
-        for (text, parts) in [
-            ("listen = '[::]:1'\nlisten_port = 3\n", ["line 2", "listen_port"]),
-            ("\n\nlisten = 'a:1'\n", ["line 3", "listen"]),
-            ("admin = 'here'\n", ["line 1", "here"]),
-            ("admin = 65536\n", ["line 1", "65536"]),
-            ("admin = true\n", ["line 1", "`true` is neither"]),
-            ("reuse_port = 1\n", ["line 1", "reuse_port"]),
-            ("log = 'loud'\n", ["line 1", "loud"]),
-            ("log_format = 'xml'\n", ["line 1", "xml"]),
-            ("drain_timeout = 0\n", ["line 1", "drain_timeout"]),
-            ("\nidle_timeout = 0\n", ["line 2", "idle_timeout"]),
-            ("idle_timeout = 86401\n", ["line 1", "86401"]),
-            ("max_clients = -1\n", ["line 1", "max_clients"]),
-            ("server = 'nowhere'\n", ["line 1", "nowhere"]),
-            ("server = 3\n", ["line 1", "server"]),
-            ("server = []\n", ["line 1", "server"]),
-            ("server = ['a:1', 'nowhere']\n", ["line 1", "nowhere"]),
-            ("server = ['a:1', 'b:1', 'a:1']\n", ["line 1", "a:1 is there twice"]),
-            ("links = 0\n", ["line 1", "1 to 64"]),
-            ("links = 65\n", ["line 1", "1 to 64"]),
-            ("\nlink_secret = 'short'\n", ["line 2", "16 to 1024 bytes, not 5"]),
-            ("\nmax_body = 0\n", ["line 2", "max_body"]),
-            ("max_head = 511\n", ["line 1", "from 512 to 16384"]),
-            ("max_headers = 101\n", ["line 1", "from 1 to 100"]),
-            ("max_requests_per_client = 65536\n", ["line 1", "from 1 to 65535"]),
-            ("max_clients_per_address = 0\n", ["line 1", "max_clients_per_address"]),
-            ("ipv6_prefix = 129\n", ["line 1", "from 1 to 128"]),
-            ("trusted_proxies = ['10.0.0.0/8', '10.1.0.0/8']\n", ["line 1", "the network is 10.0.0.0/8"]),
-            ("proxy_protocol = true\n", ["proxy_protocol", "trusted_proxies"]),
-            ("require_tls = 1\n", ["line 1", "require_tls"]),
-            ("[tls]\nlisten = 'a'\n", ["line 2", "`a`"]),
-            ("[tls]\n\ncertificates = []\n", ["line 3", "certificates"]),
-        ] {
-            let error = File::parse(text).unwrap_err();
-            for part in parts {
-                assert!(error.contains(part), "{part}: {error}");
-            }
-        }
-    }
-
-    /// A port alone is one of the loopback address, as a number or a text.
-    #[test]
-    fn admin_addresses_are_local_unless_told() {
-        let admin = |text: &str| File::parse(text).unwrap().admin.unwrap().0.to_string();
-        assert_eq!(admin("admin = 9280"), "127.0.0.1:9280");
-        assert_eq!(admin("admin = '9280'"), "127.0.0.1:9280");
-        assert_eq!(admin("admin = '[::]:9280'"), "[::]:9280");
-    }
-
-    #[test]
-    fn several_servers_and_links() {
-        let mut config = Config::new("a:1".parse().unwrap());
-        let file = |links: usize| {
-            File::parse(&format!(
-                "server = ['a:1', 'unix:/s']\nlinks = {links}\nlink_secret = '{}'",
-                "x".repeat(16)
-            ))
-            .unwrap()
-        };
-        config.apply(&file(limits::MAX_MANAGER_LINKS / 2)).unwrap();
-        assert_eq!(config.servers, [Server::Tcp("a:1".to_owned()), Server::Unix("/s".into())]);
-        assert_eq!(config.links, 32);
-        assert_eq!(config.link_secret, Some(Secret::new(&[b'x'; 16]).unwrap()));
-        assert!(config.apply(&file(limits::MAX_MANAGER_LINKS / 2 + 1)).unwrap_err().contains("66 links"));
-        assert!(!format!("{config:?}").contains("xxx"));
-    }
-
-    #[test]
-    fn a_secret_has_a_file_of_its_own() {
-        let path = std::env::temp_dir().join(format!("megaphone-ecm-secret-{}", std::process::id()));
-        let text = format!("link_secret_file = '{}'", path.display());
-        let mut config = Config::new("a:1".parse().unwrap());
-        let missing = config.apply(&File::parse(&text).unwrap()).unwrap_err();
-        assert!(missing.contains("megaphone-ecm-secret"), "{missing}");
-        std::fs::write(&path, "sixteen bytes or more\n").unwrap();
-        config.apply(&File::parse(&text).unwrap()).unwrap();
-        assert_eq!(config.link_secret, Some(Secret::new(b"sixteen bytes or more").unwrap()));
-        let both = format!("link_secret = '{}'\n{text}", "x".repeat(16));
-        assert!(config.apply(&File::parse(&both).unwrap()).unwrap_err().contains("not both"));
-        std::fs::write(&path, "fifteen bytes__\n\n").unwrap();
-        let short = config.apply(&File::parse(&text).unwrap()).unwrap_err();
-        assert!(short.contains("not 15") && !short.contains("fifteen"), "{short}");
-        std::fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn servers_have_two_forms() {
-        assert_eq!("a:1".parse(), Ok(Server::Tcp("a:1".to_owned())));
-        assert_eq!("[::1]:6280".parse(), Ok(Server::Tcp("[::1]:6280".to_owned())));
-        for wrong in ["", "a", ":1", "a:0", "a:65536", "unix:"] {
-            assert!(wrong.parse::<Server>().is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -17,9 +17,8 @@
 //! | `refusals` | what was refused: counters and log |
 //! | `complaint` | what the log says once in a while only |
 //! | `slab` | the client connections |
-//! | `link` | a connection to a node |
 //! | `links` | all of them, and which one a client gets |
-//! | `link` | the connection to the node |
+//! | `link` | a connection to a node, with TLS or without |
 //! | `metrics` | what is counted and measured |
 //! | `admin` | the address that tells it |
 //! | [`tls`] | TLS between a client's socket and its state machine |
@@ -49,6 +48,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 pub use config::{Config, Server};
+pub use link::Trust;
 pub use listen::Listener;
 
 /// Where clients come in; at least one of both.

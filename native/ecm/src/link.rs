@@ -1,59 +1,30 @@
 //! The connection to the node: connected without blocking, greeted, watched, and tried again when it is lost.
 
+mod attempts;
+mod transport;
+mod trust;
+
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use attempts::Attempts;
 use megaphone_core::limits;
 use megaphone_core::link::auth::NONCE;
 use megaphone_core::link::{AuthError, Credentials, Decoder, Frame, Handshake, Hello, Role, Secret};
-use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token, Waker};
+use mio::event::Event;
+use mio::{Registry, Token, Waker};
 use tracing::{debug, info, warn};
+use transport::{Lost, Transport};
+pub use trust::Trust;
 
 use crate::config::{Config, Server};
 
 /// The name that this software gives itself in hello.
 const NAME: &str = concat!("megaphone-ecm ", env!("CARGO_PKG_VERSION"));
-
-#[derive(Debug)]
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buf),
-            Self::Unix(stream) => stream.read(buf),
-        }
-    }
-
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(buf),
-            Self::Unix(stream) => stream.write(buf),
-        }
-    }
-
-    /// Why a connection attempt failed; `Ok(false)`: not decided yet.
-    fn connected(&self) -> io::Result<bool> {
-        let (error, peer) = match self {
-            Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-            Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-        };
-        match (error, peer) {
-            (Some(error), _) => Err(error),
-            (None, Ok(())) => Ok(true),
-            (None, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            (None, Err(error)) => Err(error),
-        }
-    }
-}
 
 /// How far the link has come.
 #[derive(Debug)]
@@ -64,7 +35,8 @@ enum Phase {
     Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
     /// Begun at the given time.
     Connecting(Instant),
-    /// Connected; the other end has yet to say hello, and to prove that it knows the secret.
+    /// Connected; the other end has yet to complete the TLS handshake, to say hello, and to prove that it knows the
+    /// secret.
     Greeting(Instant),
     Up,
 }
@@ -74,17 +46,23 @@ enum Phase {
 pub(crate) struct Link {
     server: Server,
     phase: Phase,
-    stream: Option<Stream>,
+    transport: Option<Transport>,
     /// Addresses of the server that were not tried in this round.
     addresses: Vec<SocketAddr>,
     /// What both ends know, if they do.
     secret: Option<Secret>,
+    /// Whose certificate is good enough for TLS.
+    trust: Option<Trust>,
+    /// Users may be carried through the network between machines as they are.
+    allow_plain: bool,
     /// Until the link is up.
     handshake: Option<Handshake>,
     /// Splits the input; taken out while its frames are handled.
     pub(crate) decoder: Decoder,
     /// There may be something to read.
     pub(crate) readable: bool,
+    /// The other end has closed it, or it has failed: what is left is to be read to its end.
+    ended: bool,
     /// Its clients may not be read: the output is above its mark.
     pub(crate) congested: bool,
     /// Clients with something to read that wait for the output to fall below its mark.
@@ -105,25 +83,24 @@ pub(crate) struct Link {
     greeting: Duration,
     /// How the other end calls itself.
     name: String,
-    failures: u32,
-    random: u64,
-    /// The last complaint that was logged loudly: the same one is not repeated each time.
-    complaint: String,
+    attempts: Attempts,
     waker: Arc<Waker>,
 }
 
 impl Link {
     pub(crate) fn new(server: &Server, config: &Config, waker: Arc<Waker>, now: Instant) -> Self {
-        use std::hash::{BuildHasher, RandomState};
         Self {
             server: server.clone(),
             phase: Phase::Waiting(now),
-            stream: None,
+            transport: None,
             addresses: Vec::new(),
             secret: config.link_secret.clone(),
+            trust: config.link_trust.clone(),
+            allow_plain: config.allow_plain_link,
             handshake: None,
             decoder: Decoder::new(),
             readable: false,
+            ended: false,
             congested: false,
             stalled: VecDeque::new(),
             closing: HashSet::new(),
@@ -137,10 +114,7 @@ impl Link {
             silence: config.link_silence,
             greeting: config.link_greeting,
             name: String::new(),
-            failures: 0,
-            // Seeded by the system; any number but 0 will do.
-            random: RandomState::new().hash_one(0) | 1,
-            complaint: String::new(),
+            attempts: Attempts::default(),
             waker,
         }
     }
@@ -152,7 +126,20 @@ impl Link {
 
     /// Bytes that wait to be written.
     pub(crate) fn pending(&self) -> usize {
-        self.output.len() - self.written
+        // What is encrypted already counts as one.
+        let records = self.transport.as_ref().is_some_and(Transport::holds_records);
+        self.output.len() - self.written + usize::from(records)
+    }
+
+    /// Certificates of the next connection are looked at with this.
+    pub(crate) fn set_trust(&mut self, trust: &Trust) {
+        self.trust = Some(trust.clone());
+    }
+
+    /// The socket says that there is something to do.
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.ended |= event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || self.ended;
     }
 
     /// Puts a frame into the output.
@@ -178,8 +165,7 @@ impl Link {
             self.handshake = None;
             self.phase = Phase::Up;
             self.window = Some(window);
-            self.failures = 0;
-            self.complaint.clear();
+            self.attempts.succeeded();
             info!("link to {} up ({})", self.server, self.name);
         }
         Ok(window.is_some())
@@ -219,6 +205,10 @@ impl Link {
             Phase::Connecting(since) if now >= *since + self.greeting => {
                 Err("connecting took too long".to_owned())
             }
+            Phase::Greeting(since) if now >= *since + self.greeting && self.is_handshaking() => {
+                Err("it accepts connections but does not answer by TLS: has its listener `tls: true`?"
+                    .to_owned())
+            }
             Phase::Greeting(since) if now >= *since + self.greeting => {
                 Err("it accepts connections but does not say hello: is it the listener of megaphone?"
                     .to_owned())
@@ -238,11 +228,13 @@ impl Link {
     fn connect(&mut self, now: Instant, registry: &Registry, token: Token) -> Result<(), String> {
         match &self.server {
             Server::Unix(path) => {
-                let stream = UnixStream::connect(path).map_err(|error| error.to_string())?;
-                self.begin(Stream::Unix(stream), now, registry, token)
+                let transport = Transport::unix(path).map_err(|error| error.to_string())?;
+                self.begin(transport, now, registry, token)
             }
-            Server::Tcp(_) if !self.addresses.is_empty() => self.connect_next(now, registry, token),
-            Server::Tcp(address) => {
+            Server::Tcp(_) | Server::Tls(_) if !self.addresses.is_empty() => {
+                self.connect_next(now, registry, token)
+            }
+            Server::Tcp(address) | Server::Tls(address) => {
                 if let Ok(address) = address.parse() {
                     self.addresses = vec![address];
                     return self.connect_next(now, registry, token);
@@ -268,26 +260,28 @@ impl Link {
             return Err("its name has no address".to_owned());
         }
         let address = self.addresses.remove(0);
-        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-        // Small frames must not wait for others; without it they are late, not lost.
-        let _ = stream.set_nodelay(true);
-        self.begin(Stream::Tcp(stream), now, registry, token)
+        let tls = match (&self.server, &self.trust) {
+            (Server::Tls(server), Some(trust)) => Some(trust.connect(server)?),
+            (Server::Tls(_), None) => return Err("TLS needs `link_ca`".to_owned()),
+            (server, _) if !self.allow_plain => {
+                server.check_plain(address)?;
+                None
+            }
+            _ => None,
+        };
+        let transport = Transport::tcp(address, tls).map_err(|error| error.to_string())?;
+        self.begin(transport, now, registry, token)
     }
 
     fn begin(
         &mut self,
-        mut stream: Stream,
+        mut transport: Transport,
         now: Instant,
         registry: &Registry,
         token: Token,
     ) -> Result<(), String> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match &mut stream {
-            Stream::Tcp(stream) => registry.register(stream, token, interest),
-            Stream::Unix(stream) => registry.register(stream, token, interest),
-        }
-        .map_err(|error| error.to_string())?;
-        self.stream = Some(stream);
+        transport.register(registry, token).map_err(|error| error.to_string())?;
+        self.transport = Some(transport);
         self.phase = Phase::Connecting(now);
         let hello = Hello { role: Role::Ecm, features: Hello::CREDIT, window: limits::WINDOW, name: NAME };
         let handshake = Handshake::new(hello, self.secret.clone().map(credentials).transpose()?);
@@ -302,22 +296,17 @@ impl Link {
     /// # Errors
     /// As [`Link::tick`].
     pub(crate) fn flush(&mut self, now: Instant) -> Result<(), String> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(transport) = &mut self.transport else { return Ok(()) };
         if let Phase::Connecting(_) = self.phase {
-            if !stream.connected().map_err(|error| error.to_string())? {
+            if !transport.connected().map_err(|lost| lost.to_string())? {
                 return Ok(());
             }
             debug!("link to {} connected", self.server);
             self.phase = Phase::Greeting(now);
         }
-        while self.written < self.output.len() {
-            match stream.write(&self.output[self.written..]) {
-                Ok(0) => return Err("it takes no more bytes".to_owned()),
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.to_string()),
-            }
+        match transport.write(&self.output[self.written..]) {
+            Ok(count) => self.written += count,
+            Err(lost) => return Err(self.explain(&lost)),
         }
         if self.written == self.output.len() {
             self.output.clear();
@@ -339,17 +328,40 @@ impl Link {
         if matches!(self.phase, Phase::Connecting(_)) {
             return Ok(false);
         }
-        let Some(stream) = &mut self.stream else { return Ok(false) };
-        match stream.read(scratch) {
-            Ok(0) => Err("it closed the connection".to_owned()),
+        let Some(transport) = &mut self.transport else { return Ok(false) };
+        match transport.read(scratch, &mut self.decoder) {
+            Ok(0) => Ok(false),
             Ok(count) => {
                 self.heard = now;
-                self.decoder.push(&scratch[..count]);
-                Ok(true)
+                // A short read has emptied the socket, and what comes later is told by another event; an end that was told
+                // already is not told again.
+                Ok(count == scratch.len() || self.ended || transport.is_over())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(error.to_string()),
+            Err(lost) => Err(self.explain(&lost)),
+        }
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.transport.as_ref().is_some_and(Transport::is_handshaking)
+    }
+
+    /// Why it was lost, for an operator.
+    fn explain(&self, lost: &Lost) -> String {
+        match (lost, &self.trust) {
+            (Lost::Tls(error), Some(trust)) => trust.explain(error),
+            (Lost::Closed, _) if self.is_handshaking() => {
+                "it closed the connection within the TLS handshake".to_owned()
+            }
+            _ => lost.to_string(),
+        }
+    }
+
+    /// The manager ends: so do links that speak TLS, with the close that it demands.
+    pub(crate) fn close(&mut self) {
+        if let Some(transport) = &mut self.transport
+            && !matches!(self.phase, Phase::Connecting(_))
+        {
+            transport.close();
         }
     }
 
@@ -361,18 +373,19 @@ impl Link {
         if !matches!(self.phase, Phase::Connecting(_)) {
             let _ = self.flush(now);
         }
-        self.stream = None;
+        self.close();
+        self.transport = None;
         self.handshake = None;
         self.decoder = Decoder::new();
         self.readable = false;
+        self.ended = false;
         self.closing = HashSet::new();
         self.output = Vec::new();
         self.written = 0;
-        let pause = if self.addresses.is_empty() { self.back_off() } else { Duration::ZERO };
+        let pause = if self.addresses.is_empty() { self.attempts.pause() } else { Duration::ZERO };
         self.phase = Phase::Waiting(now + pause);
-        if was_up || self.complaint != why {
+        if self.attempts.is_new(why) {
             warn!("link to {} down: {why}", self.server);
-            why.clone_into(&mut self.complaint);
         } else {
             debug!("link to {} still down: {why}", self.server);
         }
@@ -386,19 +399,6 @@ impl Link {
             self.congested = false;
         }
         if self.congested { VecDeque::new() } else { std::mem::take(&mut self.stalled) }
-    }
-
-    /// Doubles with each failure; the upper half is random, so that many managers do not come back at once.
-    fn back_off(&mut self) -> Duration {
-        let most = u64::from(limits::RETRY_LEAST)
-            .saturating_mul(1 << self.failures.min(16))
-            .min(u64::from(limits::RETRY_MOST));
-        self.failures = self.failures.saturating_add(1);
-        // xorshift64: no secret depends on it.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        Duration::from_millis(most / 2 + self.random % (most / 2 + 1))
     }
 }
 

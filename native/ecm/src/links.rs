@@ -9,7 +9,7 @@ use std::time::Instant;
 use mio::Waker;
 
 use crate::config::Config;
-use crate::link::Link;
+use crate::link::{Link, Trust};
 
 /// A link's place among all.
 pub(crate) type LinkIndex = u8;
@@ -22,6 +22,16 @@ impl Links {
     pub(crate) fn new(config: &Config, waker: &Arc<Waker>, now: Instant) -> Self {
         let rounds = (0..config.links).flat_map(|_| &config.servers);
         Self(rounds.map(|server| Link::new(server, config, Arc::clone(waker), now)).collect())
+    }
+
+    /// Links that are made from now on look at certificates with this.
+    pub(crate) fn set_trust(&mut self, trust: &Trust) {
+        self.0.iter_mut().for_each(|link| link.set_trust(trust));
+    }
+
+    /// The manager ends.
+    pub(crate) fn close(&mut self) {
+        self.0.iter_mut().for_each(Link::close);
     }
 
     /// The places of all links.

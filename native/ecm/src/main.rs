@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use megaphone_ecm::config::{Admin, File, Server, raise_descriptor_limit};
+use megaphone_ecm::config::{Admin, File, Name, Server, raise_descriptor_limit};
 use megaphone_ecm::options::{Listen, LogFormat, LogLevel, Options};
 use megaphone_ecm::tls::Pair;
 use megaphone_ecm::{Listener, Listeners, signals};
@@ -20,7 +20,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Holds the connections of chat clients (BOSH, WebSocket) in front of ejabberd and carries them over links to its
 /// listener `module: megaphone`. Clients get 503 while ejabberd is away. SIGTERM drains it, SIGINT stops it at
-/// once, SIGHUP reads the TLS certificates again.
+/// once, SIGHUP reads the TLS certificates and --link-ca again.
 #[derive(Parser, Debug)]
 #[command(
     version,
@@ -33,7 +33,7 @@ struct Arguments {
     /// none if there is one for TLS]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<Listen>,
-    /// ejabberd's megaphone listener: HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]; more than once for a cluster
+    /// ejabberd's megaphone listener: HOST:PORT, tls://HOST:PORT or unix:/PATH [default: 127.0.0.1:6280]; more than once for a cluster
     #[arg(long, value_name = "SERVER")]
     server: Vec<Server>,
     /// Links to each server [default: 1]
@@ -42,6 +42,15 @@ struct Arguments {
     /// File with the secret that the listener demands
     #[arg(long, value_name = "FILE")]
     link_secret_file: Option<PathBuf>,
+    /// PEM file with the authorities that certificates of servers with TLS are from
+    #[arg(long, value_name = "FILE")]
+    link_ca: Option<PathBuf>,
+    /// The name in those certificates [default: the server's host]
+    #[arg(long, value_name = "NAME")]
+    link_name: Option<Name>,
+    /// Links without TLS may leave this machine
+    #[arg(long)]
+    allow_plain_link: bool,
     /// Where metrics and health are told: a port of 127.0.0.1, or ADDR:PORT [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<Admin>,
@@ -90,6 +99,9 @@ impl Arguments {
             file.link_secret = None;
             file.link_secret_file = Some(path.clone());
         }
+        if self.allow_plain_link {
+            file.allow_plain_link = Some(true);
+        }
         if let Some(address) = self.tls_listen {
             file.tls.get_or_insert_default().listen = Some(address);
         }
@@ -100,6 +112,8 @@ impl Arguments {
         Ok(File {
             listen: self.listen.or(file.listen),
             admin: self.admin.or(file.admin),
+            link_ca: self.link_ca.clone().or(file.link_ca),
+            link_name: self.link_name.clone().or(file.link_name),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
             ..file

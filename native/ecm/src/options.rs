@@ -11,6 +11,7 @@ use toml::Value;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, File, Server};
+use crate::link::Trust;
 use crate::tls::{Certificates, Pair, Section};
 
 /// Where clients connect if nothing else is said.
@@ -187,6 +188,9 @@ impl Options {
             ("links", count(config.links)),
             ("link_secret", secret),
             ("link_secret_file", self.link_secret_file.as_ref().and_then(|path| text(&path.display()))),
+            ("link_ca", config.link_trust.as_ref().and_then(|trust| text(&trust.file().display()))),
+            ("link_name", config.link_trust.as_ref().and_then(Trust::given_name).map(Value::String)),
+            ("allow_plain_link", Some(Value::Boolean(config.allow_plain_link))),
             ("max_clients", count(config.max_clients)),
             ("max_held", count(config.max_held)),
             ("head_timeout", seconds(config.head_timeout)),

@@ -53,6 +53,40 @@ fn an_address_has_so_many_connections() {
     ask(&mut node, &mut ecm.client_from([127, 0, 0, 2]), None);
 }
 
+/// Refused connections n-1 and n are answered while none of them goes, n+1 is closed without an answer; one that goes makes
+/// room.
+#[test]
+fn so_many_refused_clients_are_answered() {
+    // Two for each client, as both ends are here.
+    megaphone_ecm::config::raise_descriptor_limit().unwrap();
+    let ecm = Ecm::with(|config| {
+        config.guard.exempt_loopback = false;
+        config.guard.addresses.clients = 1;
+        config.guard.addresses.new_per_second = 1_000_000;
+        config.guard.new_per_second = 1_000_000;
+        config.linger_timeout = 2 * DEADLINE;
+    });
+    let mut node = ecm.accept();
+    let mut only = ecm.client_from([127, 0, 0, 2]);
+    ask(&mut node, &mut only, None);
+    let mut refused: Vec<Client> = (0..limits::MAX_TURNED_AWAY)
+        .map(|_| {
+            let mut client = ecm.client_from([127, 0, 0, 2]);
+            client.refused(429);
+            client
+        })
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(ecm.client_from([127, 0, 0, 2]).rest(), "");
+    }
+    drop(refused.pop());
+    // The manager may notice that later than the next one comes.
+    let start = Instant::now();
+    while ecm.client_from([127, 0, 0, 2]).rest().is_empty() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+}
+
 /// The next close, of a client that matters: others may come before it.
 fn closed(node: &mut Node) -> u64 {
     match node.next() {

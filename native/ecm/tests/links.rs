@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
+use common::program::{Running, signal};
 use common::*;
 use megaphone_core::link::{Credentials, Handshake, Secret};
 use megaphone_ecm::Server;
+use rustix::process::Signal;
 
 const SECRET: &[u8] = b"what both of them know";
 
@@ -153,14 +156,14 @@ fn a_node_that_does_not_read_holds_up_its_own_clients_only() {
     first.stream.set_nonblocking(true).unwrap();
     let bytes = vec![b'x'; 65_536];
     let mut sent = 0;
-    let full = std::time::Instant::now();
+    let full = Instant::now();
     // Until nothing is taken for a while: buffers of both sockets and the link's output are full.
     let mut last = full;
-    while last.elapsed() < std::time::Duration::from_millis(500) {
+    while last.elapsed() < Duration::from_millis(500) {
         match std::io::Write::write(&mut first.stream, &bytes) {
             Ok(count) => {
                 sent += count;
-                last = std::time::Instant::now();
+                last = Instant::now();
             }
             Err(_) => std::thread::yield_now(),
         }
@@ -170,6 +173,48 @@ fn a_node_that_does_not_read_holds_up_its_own_clients_only() {
     node.1.request(other, GET);
     node.1.answer(other, "fast");
     second.expect(&response("fast"));
+}
+
+/// The end of a link is noticed whether it is told together with its last bytes, or later; those bytes count, and so do ones
+/// that fill the manager's buffer exactly.
+#[test]
+fn an_end_is_never_missed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let mut ecm = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
+    let address = ecm.wait_for("listening on ");
+    // The manager's buffer has 65,536 bytes, a data frame 13 more than its payload.
+    let full = 65_536 - 2 * 13 - (response(&"x".repeat(10_000)).len() - 10_000);
+    for round in 0..16 {
+        let mut node = Node::new(listener.accept().unwrap().0);
+        node.greet(limits::WINDOW);
+        let mut client = Client::new(TcpStream::connect(&address).unwrap());
+        client.send(GET);
+        let id = node.first(GET);
+        let text = response(&"x".repeat([1, full - 1, full, full + 1][round % 4]));
+        let mut out = Vec::new();
+        for payload in text.as_bytes().chunks(limits::MAX_PAYLOAD / 2) {
+            Frame::Data { id, payload }.encode(&mut out);
+        }
+        assert!(round % 4 != 2 || out.len() == 65_536);
+        let together = round < 8;
+        if together {
+            signal(&ecm.0, Signal::STOP);
+        }
+        node.send_bytes(&out);
+        if !together {
+            client.expect(&text);
+        }
+        let ended = Instant::now();
+        drop(node);
+        if together {
+            signal(&ecm.0, Signal::CONT);
+        }
+        assert!(client.rest() == if together { &text[..] } else { "" });
+        assert_eq!(ecm.wait_for(" down: "), "it closed the connection");
+        // Not by the next ping.
+        assert!(ended.elapsed() < Duration::from_millis(limits::LINK_PING.into()));
+    }
 }
 
 /// The node's part of the handshake with this secret; what the manager says when it is over.

@@ -75,7 +75,20 @@ impl Server {
         match command {
             Command::Drain if !self.life.is_ending() => self.drain(),
             Command::Drain | Command::Stop => self.stop(),
-            Command::Reload => self.tls.reload(),
+            Command::Reload => self.reload(),
+        }
+    }
+
+    /// Reads certificates again: the clients' ones, and those that links trust.
+    fn reload(&mut self) {
+        let Some(trust) = &mut self.config.link_trust else { return self.tls.reload() };
+        match trust.reload() {
+            Ok(()) => info!("link_ca was read again, for new links: {} certificates", trust.authorities()),
+            Err(why) => warn!("link_ca was not read again, the old one stays: {why}"),
+        }
+        self.links.set_trust(trust);
+        if self.tls.has_certificates() {
+            self.tls.reload();
         }
     }
 

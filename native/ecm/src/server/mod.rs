@@ -187,6 +187,7 @@ impl Server {
             self.live();
             self.report();
         }
+        self.links.close();
         info!("stopped; {}", self.counters);
         Ok(())
     }
@@ -233,7 +234,7 @@ impl Server {
             WAKER => {}
             Token(token) if token > LINKS - limits::MAX_MANAGER_LINKS => {
                 if let Some(link) = self.links.get((LINKS - token) as u8) {
-                    link.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                    link.event(event);
                 }
             }
             Token(id) => self.client_event(id as u64, event),

@@ -253,3 +253,32 @@ impl Server {
         self.held = self.held.saturating_sub(heap);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Listeners;
+    use crate::config::{Config, Server as Node};
+    use crate::metrics::Shared;
+
+    /// Of n-1 and n handshakes that can go on none is left to the next turn, of n+1 one is.
+    #[test]
+    fn a_turn_continues_so_many_handshakes() {
+        let (_commands, reader) = UnixStream::pair().unwrap();
+        let config = Config::new(Node::Tcp("127.0.0.1:1".to_owned()));
+        let shared = Arc::new(Shared::new(1, 1));
+        let mut server = Server::new(Listeners::default(), config, reader, shared).unwrap();
+        let most = limits::HANDSHAKES_PER_TURN;
+        for (waiting, left) in [(most - 1, 0), (most, 0), (most + 1, 1)] {
+            // Of clients that have gone: each takes its place in the turn all the same.
+            server.tls.queue.extend((0..waiting as u64).map(|id| u64::MAX - id));
+            server.continue_handshakes();
+            assert_eq!(server.tls.queue.len(), left, "{waiting}");
+            server.tls.queue.clear();
+        }
+    }
+}

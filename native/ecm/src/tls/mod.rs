@@ -73,6 +73,11 @@ impl Tls {
         Self { certificates, ..Self::default() }
     }
 
+    /// Whether there are certificates, so that clients may come.
+    pub(crate) fn has_certificates(&self) -> bool {
+        self.certificates.is_some()
+    }
+
     /// Reads the certificates again; says how that went in the log.
     pub(crate) fn reload(&mut self) {
         let Some(certificates) = &mut self.certificates else {

@@ -2,12 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use megaphone_core::limits;
 use proptest::prelude::*;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::Tls;
 use super::session::{Scratch, Session};
 
 /// A socket that takes so many bytes and then no more.
@@ -250,6 +252,21 @@ fn key_updates_do_not_pile_up() {
     // Nothing is possible then, and nothing panics.
     assert!(pair.session.write(b"x", &mut pair.sink, &mut pair.scratch).map_or(true, |count| count == 0));
     assert!(pair.session.close(&mut pair.sink, &mut pair.scratch).is_ok());
+}
+
+/// While n-1 handshakes wait for the processor a client may be accepted; at n and n+1 none is, however few there are in all.
+#[test]
+fn a_backlog_holds_the_door() {
+    let mut tls = Tls::new(None);
+    let now = Instant::now();
+    tls.queue.extend(1..limits::HANDSHAKE_BACKLOG as u64);
+    assert!(tls.has_room(1, now));
+    for _ in 0..2 {
+        tls.queue.push_back(0);
+        assert!(!tls.has_room(usize::MAX, now));
+    }
+    tls.queue.drain(..2);
+    assert!(tls.has_room(1, now));
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! A connection manager on a free port, a scripted node at the other end of its link, and plain clients.
 #![allow(dead_code, unused_imports, unreachable_pub)] // each test binary uses its own part
 
+pub mod link_tls;
 pub mod program;
 pub mod tls;
 
@@ -80,11 +81,7 @@ impl Ecm {
 
     pub fn accept_with(&self, window: u32) -> Node {
         let mut node = self.accept_raw();
-        node.send(&hello(window));
-        assert!(matches!(node.next(), Event::Hello(_)));
-        // The hello has been handled when the pong is there.
-        node.send(&Frame::Ping([7; 8]));
-        assert_eq!(node.next(), Event::Pong([7; 8]));
+        node.greet(window);
         node
     }
 
@@ -161,8 +158,8 @@ pub enum Event {
 }
 
 /// The node's end of the link.
-pub struct Node {
-    pub stream: TcpStream,
+pub struct Node<S = TcpStream> {
+    pub stream: S,
     decoder: Decoder,
 }
 
@@ -178,6 +175,13 @@ impl Node {
     pub fn authenticating(stream: TcpStream) -> Self {
         Self { decoder: Decoder::authenticating(), ..Self::new(stream) }
     }
+}
+
+impl<S: Read + Write> Node<S> {
+    /// One that speaks over something else.
+    pub fn over(stream: S, decoder: Decoder) -> Self {
+        Self { stream, decoder }
+    }
 
     pub fn admit(&mut self) {
         self.decoder.admit();
@@ -191,6 +195,7 @@ impl Node {
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next frame as it is; `None` when the manager closed the link.
@@ -203,6 +208,15 @@ impl Node {
         self.decoder.push(&length);
         self.decoder.push(&body);
         self.decoder.next().unwrap()
+    }
+
+    /// Exchanges hellos.
+    pub fn greet(&mut self, window: u32) {
+        self.send(&hello(window));
+        assert!(matches!(self.next(), Event::Hello(_)));
+        // The hello has been handled when the pong is there.
+        self.send(&Frame::Ping([7; 8]));
+        assert_eq!(self.next(), Event::Pong([7; 8]));
     }
 
     pub fn data(&mut self, id: u64, payload: &[u8]) {

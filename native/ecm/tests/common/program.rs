@@ -1,6 +1,6 @@
 //! The program itself, started.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 
 pub fn program(arguments: &[&str]) -> Command {
@@ -39,6 +39,14 @@ impl Running {
             line.clear();
         }
         panic!("the program ended without saying {text:?}");
+    }
+
+    /// Ends it; what it has said that was not read yet.
+    pub fn rest(&mut self) -> String {
+        self.0.kill().unwrap();
+        let mut rest = String::new();
+        self.1.read_to_string(&mut rest).unwrap();
+        rest
     }
 }
 
