@@ -23,3 +23,5 @@ pub mod packet;
 pub mod peer;
 mod sync;
 pub mod table;
+pub mod websocket;
+pub mod xml;

@@ -161,6 +161,10 @@ pub const FRAMES_PER_CALL: usize = 512;
 /// Bytes of output collected by one call on a link's output (soft: one frame more may follow).
 pub const OUTPUT_BATCH: usize = 65_536;
 
+/// Batches of messages, and processes to start, after which a call on a link's input leaves the rest to the next call: each
+/// batch of a few stanzas takes some microseconds to be taken apart.
+pub const ACTIONS_PER_CALL: usize = 128;
+
 /// Connections visited on one call on a link's output, ready or not.
 pub const VISITS_PER_CALL: usize = 512;
 
@@ -197,6 +201,13 @@ pub const SEND_TIMEOUT: u32 = 60_000;
 /// Milliseconds between two requests. A BOSH client always has a poll in flight, which never times out here, so only
 /// its second connection waits; the nodes' own limit (5 minutes) is longer, so this end is the one that closes.
 pub const IDLE_TIMEOUT: u32 = 75_000;
+
+/// Milliseconds without a byte of a WebSocket's client after which it is pinged. Proxies and mobile networks forget
+/// connections that are silent for 45 to 60 seconds.
+pub const WEBSOCKET_PING: u32 = 40_000;
+
+/// Milliseconds in which a WebSocket's client may answer a ping: a phone that wakes up, and a network that is found again.
+pub const WEBSOCKET_PONG: u32 = 30_000;
 
 /// Milliseconds in which a client may read the last answer and close, before it is cut off.
 pub const LINGER_TIMEOUT: u32 = 5_000;
@@ -305,6 +316,41 @@ pub const TLS_OUTPUT: usize = 2 * TLS_RECORD;
 
 /// Reads after a refused TLS handshake whose bytes are dropped, so that the client gets the alert, and not a reset.
 pub const REFUSED_READS: u8 = 8;
+
+// Messages of XMPP connections
+
+/// Longest message of a client that has logged in, in bytes, unless the listener's `max_stanza_size` says another number:
+/// what public servers set.
+pub const MAX_STANZA: u32 = 262_144;
+
+/// Longest message of a client that has not logged in, in bytes, as ejabberd has it since 26.07: an answer of SCRAM takes
+/// a few hundred.
+pub const MAX_STANZA_BEFORE_LOGIN: u32 = 8_192;
+
+/// Most elements in a message of a client that has logged in: as many as [`MAX_STANZA`] bytes hold.
+pub const XML_ELEMENTS: usize = 65_536;
+
+/// Most elements in a message of a client that has not logged in, as ejabberd has it since 26.07.
+pub const XML_ELEMENTS_BEFORE_LOGIN: usize = 32;
+
+/// Most elements within each other in a message. Forms and forwarded messages have some 10.
+pub const XML_DEPTH: usize = 128;
+
+/// Most attributes of an element, namespace declarations among them. Extensions have up to some 10.
+pub const XML_ATTRIBUTES: usize = 128;
+
+/// Most namespace declarations with prefixes in scope at a place in a message: names are looked up among them one by one.
+pub const XML_NAMESPACES: usize = 128;
+
+/// Longest message that is taken apart on a normal scheduler, in bytes: some 60 us at worst, with an element for each four
+/// bytes. A longer one is left to a dirty scheduler.
+pub const SMALL_MESSAGE: usize = 8_192;
+
+/// Most messages that a client's process is given at once ...
+pub const MAX_BATCH: usize = 32;
+
+/// ... and bytes of them, unless the first one is longer. A client that sends more waits for the process.
+pub const MAX_BATCH_BYTES: usize = 16_384;
 
 /// The limits of one connection table that hold memory; the defaults are the constants above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

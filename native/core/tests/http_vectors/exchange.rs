@@ -175,7 +175,7 @@ fn the_longest_head_is_handed_on() {
     for start in ["POST http://name.example HTTP/1.0\r\n", "GET / HTTP/1.1\r\nHost:h\r\n"] {
         let mut exchange = Exchange::default();
         exchange.input(&head_of(limits::MAX_HEAD, start));
-        assert_eq!(exchange.world.refused, [], "{start}");
+        assert!(exchange.world.refused.is_empty(), "{start}");
         assert!(exchange.requests[0].len() > limits::MAX_HEAD, "{start}");
         let mut exchange = Exchange::default();
         exchange.input(&head_of(limits::MAX_HEAD + 1, start));
