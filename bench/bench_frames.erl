@@ -28,7 +28,7 @@ data(Id, Bytes) ->
 %% @doc A link whose other end has said hello and takes whatever it is sent.
 -spec link() -> megaphone_nif:link().
 link() ->
-    {ok, Link} = megaphone_nif:link_open(<<"bench">>, none),
+    {ok, Link} = megaphone_nif:link_open(<<"bench">>, none, http),
     Window = 16#7fffffff,
     [] = input(Link, frame(?HELLO, 0, <<"MGPH", 1, 1, 1:32, Window:32, 5, "bench">>)),
     ok = output(Link),

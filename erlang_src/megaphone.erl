@@ -243,6 +243,9 @@ accept(Receiver) ->
 %%     put to sleep).</li>
 %% <li>`idle_after': after how long, in milliseconds or with a unit. Default 1 s.</li>
 %% <li>`sweep': `megaphone' (the default) or `all': users who are connected without Megaphone are served as well.</li>
+%% <li>`websocket': `native' (the default): WebSockets of XMPP clients (RFC 7395) end in the connection manager, and a client is
+%%     one process here. `ejabberd_http_ws': they are carried through to ejabberd's own handler, if `request_handlers'
+%%     names it. A change holds for links that open then.</li>
 %% <li>`ip': 127.0.0.1. On any other address links need a `secret', and those from other machines `tls', too.</li>
 %% <li>`secret': what a connection manager has to know (its option `link_secret'), 16 to 1024 bytes.</li>
 %% <li>`tls': true for links with TLS, with the certificate and key of `certfile' or the one that ejabberd has.</li>
@@ -263,6 +266,7 @@ listen_options() ->
         {idle_memory, megaphone_sweeper:default(idle_memory)},
         {idle_after, megaphone_sweeper:default(idle_after)},
         {sweep, megaphone},
+        {websocket, native},
         {secret, undefined},
         {tls, false},
         {certfile, undefined},
@@ -285,6 +289,8 @@ tcp_init(ListenSocket, Opts) ->
             Listener = inet:sockname(ListenSocket),
             ok = megaphone_links:new_options(Listener, Opts),
             ok = megaphone_sweeper:sweep_all(Listener, sweep(Opts)),
+            ok = megaphone_c2s:set_limits(),
+            ok = ejabberd_hooks:add(config_reloaded, megaphone_c2s, set_limits, 50),
             %% It must stay a proplist: ejabberd adds to it and searches in it.
             [{megaphone_listener, Listener} | Opts];
         {error, Reason} ->

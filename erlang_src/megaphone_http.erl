@@ -7,11 +7,11 @@
 %% see requests. Nothing else is decided here about what a request means.
 -module(megaphone_http).
 
--export([service/1, renewed/1, start_consumer/2, start_stepwise/2, client/2, option_type/1]).
+-export([service/1, served/1, renewed/1, start_consumer/2, start_stepwise/2, start_session/2, client/2, option_type/1]).
 -export_type([service/0, error/0, option/0, validator/0]).
 
--type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | megaphone_poll, term()}.
--type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link.
+-type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, term()}.
+-type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket.
 -type validator() :: fun((term()) -> term()).
 %% As econf:validator(), which is known where ejabberd is.
 
@@ -33,7 +33,7 @@
 -define(LINK_OPTIONS, [
     megaphone_listener, sock_peer_name, tls, starttls, ciphers, dhfile, cafile, certfile, protocol_options,
     tls_compression, send_timeout, supervisor, backlog, use_proxy_protocol, accept_interval, ip, port, transport,
-    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link
+    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link, websocket
 ]).
 
 %% @doc How requests of a listener are served; the calling process is the one that starts their consumers. To be made
@@ -49,6 +49,15 @@ service(Opts) ->
         }
     },
     with_hooks(hooks(), Service).
+
+%% @doc What a link of a listener serves: WebSockets of XMPP clients end in the connection manager unless the option `websocket'
+%% leaves them to ejabberd.
+-spec served([{atom(), term()}]) -> megaphone_nif:served().
+served(Opts) ->
+    case proplists:get_value(websocket, Opts, native) of
+        native -> http_and_xmpp;
+        ejabberd_http_ws -> http
+    end.
 
 %% @doc The service, made anew when ejabberd's hooks have changed. Three ETS lookups.
 -spec renewed(service()) -> service().
@@ -128,6 +137,11 @@ start_stepwise(Handle, #service{opts = Opts}) ->
     Socket = {'$inet', megaphone_socket, Handle},
     started(Handle, start(ejabberd_http, fun() -> ejabberd_http:start(gen_tcp, Socket, Opts) end)).
 
+%% @doc Starts the client session of a connection of kind XMPP.
+-spec start_session(megaphone_nif:handle(), service()) -> ok | {error, error()}.
+start_session(Handle, #service{}) ->
+    megaphone_c2s:start(Handle, []).
+
 -spec started(megaphone_nif:handle(), {ok | polls, pid()} | {error, error()}) -> ok | {error, error()}.
 started(Handle, {ok, Pid}) ->
     %% Closed meanwhile: then the process finds that out by its first read.
@@ -190,5 +204,6 @@ option_type(idle_memory) -> econf:enum([keep, collect, hibernate_bosh, hibernate
 option_type(idle_after) -> econf:timeout(millisecond);
 option_type(secret) -> megaphone_gate:secret_type();
 option_type(allow_plain_link) -> econf:bool();
+option_type(websocket) -> econf:enum([native, ejabberd_http_ws]);
 option_type(sweep) -> econf:enum([megaphone, all]);
 option_type(Option) -> ejabberd_http:listen_opt_type(Option).

@@ -12,7 +12,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, new_table/0, add/1, list/0, count/0, new_options/2, send_timeout/1, default_send_timeout/0]).
+-export([start_link/0, new_table/0, add/1, list/0, count/0, new_options/2, set_idle/2, idle/1, idle_after/0, send_timeout/1, default_send_timeout/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2, terminate/2]).
 -export_type([entry/0, listener/0]).
 
@@ -29,7 +29,8 @@
     peer := binary(),
     receiver := pid(),
     listener := listener(),
-    send_timeout := timeout()
+    send_timeout := timeout(),
+    idle := megaphone_sweeper:idle()
 }.
 
 -record(row, {
@@ -39,6 +40,7 @@
     receiver :: pid() | '$1' | '_',
     listener :: listener(),
     send_timeout :: timeout() | '_',
+    idle :: megaphone_sweeper:idle() | '$1' | '_',
     since :: integer() | '_'
 }).
 
@@ -91,6 +93,30 @@ send_timeout({Number, _Id, _Slot, _Generation}) ->
         error:badarg -> ?SEND_TIMEOUT
     end.
 
+%% @doc Changes what is done with the memory of idle users of a link.
+-spec set_idle(megaphone_nif:link_number(), megaphone_sweeper:idle()) -> ok.
+set_idle(Number, Idle) ->
+    _ = ets:update_element(?TABLE, Number, {#row.idle, Idle}),
+    ok.
+
+%% @doc The shortest `idle_after' of all links, in milliseconds: when to look for idle users.
+-spec idle_after() -> pos_integer().
+idle_after() ->
+    After = [After || {_Mode, After} <- ets:select(?TABLE, [{#row{idle = '$1', _ = '_'}, [], ['$1']}])],
+    case After of
+        [] -> megaphone_sweeper:default(idle_after);
+        _ -> lists:min(After)
+    end.
+
+%% @doc What is done with the memory of idle users of a link. One ETS lookup.
+-spec idle(megaphone_nif:link_number()) -> megaphone_sweeper:idle().
+idle(Number) ->
+    try
+        ets:lookup_element(?TABLE, Number, #row.idle)
+    catch
+        error:badarg -> keep
+    end.
+
 %% @doc The send timeout where no listener says another.
 -spec default_send_timeout() -> timeout().
 default_send_timeout() ->
@@ -123,6 +149,7 @@ handle_call({add, Entry}, _From, State) ->
         receiver = Receiver,
         listener = Listener,
         send_timeout = maps:get(send_timeout, Entry),
+        idle = maps:get(idle, Entry),
         since = erlang:monotonic_time(second)
     },
     true = ets:insert(?TABLE, Row),

@@ -10,21 +10,25 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/2, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_open/3, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
+    activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
+    parse_element/1, parse_large_element/1
 ]).
--export_type([handle/0, link/0, link_number/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
+-export_type([handle/0, link/0, link_number/0, served/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
 
 -on_load(load/0).
 -nifs([
-    link_open/2, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_open/3, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
+    activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
+    parse_element/1, parse_large_element/1
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -48,8 +52,12 @@
 -type packet() :: raw | http | http_bin | httph | httph_bin.
 -type active() :: boolean() | once | -32768..32767.
 
--type action() :: {start, handle()} | open.
-%% A complete request waits on the connection, and no process serves it. `open': the link is open, see {@link link_open/2}.
+-type served() :: http | http_and_xmpp.
+%% Kinds of connections.
+
+-type action() :: {start | attach | large, handle()} | open.
+%% `start': a complete request waits on the connection, and no process serves it. `attach': the first message of a connection of
+%% kind XMPP waits, start its owner. `large': a message waits that {@link deliver_large/1} is for. `open': the link is open, see {@link link_open/3}.
 
 -type result() :: iodata() | term().
 %% What a reader gets: bytes (a list of binaries when there are many, in many pieces), or in the packet modes `http*'
@@ -63,13 +71,13 @@
 %% @doc Makes a link and queues our hello for output. `Peer' is text for logs and {@link link_info/1}. With a secret
 %% (`min_secret' to `max_secret' bytes) and a nonce (32 random bytes, never used before) the link opens only to a peer that
 %% knows the secret.
--spec link_open(Peer :: binary(), none | {Secret :: binary(), Nonce :: <<_:256>>}) ->
+-spec link_open(Peer :: binary(), none | {Secret :: binary(), Nonce :: <<_:256>>}, served()) ->
     {ok, link()} | {error, {limit, links}}.
-link_open(_Peer, _Auth) ->
+link_open(_Peer, _Auth, _Served) ->
     not_loaded().
 
 %% @doc The frames to send to a peer that gets no link: our hello, and the reason, which is a text or that
-%% {@link link_open/2} found no room.
+%% {@link link_open/3} found no room.
 -spec link_refusal(links | binary()) -> binary().
 link_refusal(_Why) ->
     not_loaded().
@@ -261,6 +269,60 @@ end_request(_Handle) ->
 %% @doc What was counted since the library was loaded. `abandoned': polls whose clients went before the answer.
 -spec counters() -> #{atom() => non_neg_integer()}.
 counters() ->
+    not_loaded().
+
+%% ---- messages ------------------------------------------------------------------------------------------------
+
+%% @doc How long a message of a client may be, in bytes, and of how many elements: when the client has logged in, and before.
+-spec set_message_limits({Bytes, Elements}, {Bytes, Elements}) -> ok when Bytes :: pos_integer(), Elements :: pos_integer().
+set_message_limits(_After, _Before) ->
+    not_loaded().
+
+%% @doc Asks for the next messages of a connection of kind XMPP: the owner is sent `{tcp, handle(), [Event]}' when there are
+%% some, at once or later, or `{tcp_closed, _}'. An event is `#xmlel{}', `{xmlstreamstart, Name, Attrs}', `{xmlstreamend, Name}' or
+%% `{xmlstreamerror, Reason}'. `large': call {@link deliver_large/1}. `{shaped, Bytes}': what the batch before took; ask again when
+%% that is paid for ({@link set_shaped/2}).
+-spec activate(handle()) -> ok | large | {shaped, pos_integer()} | {error, closed}.
+activate(_Handle) ->
+    not_loaded().
+
+%% @doc Sends the owner the large message that waits. Runs on a dirty scheduler.
+-spec deliver_large(handle()) -> ok | {error, closed}.
+deliver_large(_Handle) ->
+    not_loaded().
+
+%% @doc As {@link send/2} with a message of a connection of kind XMPP: what is accepted counts the four bytes of its length, too.
+-spec send_message(handle(), binary()) ->
+    ok | {wait, Accepted :: non_neg_integer(), token()} | {error, closed | {limit, waiters}}.
+send_message(_Handle, _Text) ->
+    not_loaded().
+
+%% @doc The client has logged in: the wider limits hold for its messages.
+-spec set_authenticated(handle()) -> ok.
+set_authenticated(_Handle) ->
+    not_loaded().
+
+%% @doc Whether {@link activate/1} tells what messages took before it gives more.
+-spec set_shaped(handle(), boolean()) -> ok.
+set_shaped(_Handle, _Shaped) ->
+    not_loaded().
+
+%% @doc Owners of connections of kind XMPP on which nothing has happened for so many milliseconds, at most so many, with the number
+%% of their link; each once for each time of activity. `done': nobody else is noted, and the process `megaphone_sweeper' is sent
+%% `busy' when somebody is.
+-spec take_idle(After :: non_neg_integer(), Most :: non_neg_integer()) -> {more | done, [{pid(), link_number()}]}.
+take_idle(_After, _Most) ->
+    not_loaded().
+
+%% @doc Takes an element apart, as `fxml_stream:parse_element/1' does, but for what XMPP has no use for. `slow': it is longer than
+%% `small_message' bytes, call {@link parse_large_element/1}.
+-spec parse_element(binary()) -> {ok, El :: tuple()} | slow | {error, {too_big | not_well_formed | restricted, binary()}}.
+parse_element(_Text) ->
+    not_loaded().
+
+%% @doc The same for elements of any length, on a dirty scheduler.
+-spec parse_large_element(binary()) -> {ok, El :: tuple()} | {error, {too_big | not_well_formed | restricted, binary()}}.
+parse_large_element(_Text) ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

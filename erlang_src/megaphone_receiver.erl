@@ -116,6 +116,7 @@ handle_cast({stop, Reason}, #state{phase = Phase} = State) when Phase =:= openin
 handle_cast({stop, Reason}, #state{phase = Phase} = State) when Phase =:= handover; Phase =:= refusing ->
     finish(Reason, State);
 handle_cast({new_options, Opts}, #state{phase = Phase} = State) when Phase =:= opening; Phase =:= open ->
+    ok = megaphone_links:set_idle(State#state.number, megaphone_sweeper:idle(Opts)),
     {noreply, State#state{service = megaphone_http:service(Opts)}};
 handle_cast({consume, Handle, any}, #state{phase = open, service = Service} = State) ->
     {noreply, started(megaphone_http:start_consumer(Handle, Service), State)};
@@ -200,7 +201,7 @@ encrypted({error, Reason}, State) -> finish({tls, Reason}, State).
 
 -spec start_link(#state{}) -> step().
 start_link(#state{peer = Peer, opts = Opts} = State) ->
-    case megaphone_nif:link_open(Peer, megaphone_gate:auth(Opts)) of
+    case megaphone_nif:link_open(Peer, megaphone_gate:auth(Opts), megaphone_http:served(Opts)) of
         {ok, Link} -> start_sender(State#state{link = Link, service = megaphone_http:service(Opts)});
         {error, {limit, links}} -> refuse({refused, links}, State)
     end.
@@ -230,7 +231,8 @@ start_sender(#state{socket = Socket, transport = Transport, link = Link, peer = 
         peer => Peer,
         receiver => self(),
         listener => proplists:get_value(megaphone_listener, Opts),
-        send_timeout => SendTimeout
+        send_timeout => SendTimeout,
+        idle => megaphone_sweeper:idle(Opts)
     }),
     SocketOpts = [{buffer, ?READ_BUFFER}, {send_timeout, SendTimeout}, {send_timeout_close, true}],
     %% The first options are of the connection below TLS, too.
@@ -314,9 +316,17 @@ perform(Actions, #state{service = Service} = State) ->
     Renewed = megaphone_http:renewed(Service),
     Perform = fun
         ({start, Handle}, Before) -> started(megaphone_http:start_consumer(Handle, Renewed), Before);
+        ({attach, Handle}, Before) -> started(megaphone_http:start_session(Handle, Renewed), Before);
+        ({large, Handle}, Before) -> large(Handle, Before);
         (open, Before) -> opened(Before)
     end,
     lists:foldl(Perform, State#state{service = Renewed}, Actions).
+
+%% To take it apart takes longer than this process has.
+-spec large(megaphone_nif:handle(), #state{}) -> #state{}.
+large(Handle, State) ->
+    _ = spawn(fun() -> megaphone_nif:deliver_large(Handle) end),
+    State.
 
 -spec started(ok | {error, megaphone_http:error()}, #state{}) -> #state{}.
 started(ok, State) ->

@@ -20,12 +20,12 @@ init([]) ->
         #{id => megaphone_links, start => {megaphone_links, start_link, []}},
         #{id => megaphone_gate, start => {megaphone_gate, start_link, []}},
         #{id => megaphone_sweeper, start => {megaphone_sweeper, start_link, []}},
-        #{id => megaphone, start => {megaphone, start_link, []}},
-        #{
-            id => megaphone_link_sup,
-            start => {megaphone_link_sup, start_link, []},
-            type => supervisor,
-            shutdown => infinity
-        }
+        #{id => megaphone, start => {megaphone, start_link, []}}
     ],
-    {ok, {Flags, Children}}.
+    Links = #{
+        id => megaphone_link_sup,
+        start => {megaphone_link_sup, start_link, []},
+        type => supervisor,
+        shutdown => infinity
+    },
+    {ok, {Flags, Children ++ megaphone_owner:child_specs() ++ [Links]}}.

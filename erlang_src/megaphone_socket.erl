@@ -23,7 +23,7 @@
 
 -export([
     recv/2, recv/3,
-    send/2, send/3,
+    send/2, send/3, send_message/2,
     setopts/2, getopts/2,
     peername/1, sockname/1, socknames/1,
     controlling_process/2,
@@ -130,6 +130,17 @@ send({'$inet', ?MODULE, Handle}, Data, Timeout) ->
         Binary -> send_first(Handle, Binary, Timeout)
     catch
         error:badarg -> {error, einval}
+    end.
+
+%% @doc Sends a message of a connection of kind XMPP, as {@link send/2} sends bytes.
+-spec send_message(megaphone_nif:handle(), binary()) -> ok | {error, send_error()}.
+send_message(Handle, Text) ->
+    case megaphone_nif:send_message(Handle, Text) of
+        {wait, Accepted, Token} ->
+            Message = <<(byte_size(Text)):32, Text/binary>>,
+            send_wait(Handle, drop(Accepted, Message), Token, send_deadline(Handle, default));
+        Answer ->
+            Answer
     end.
 
 %% Nearly every send fits and needs neither clock nor timeout.

@@ -6,6 +6,9 @@
 %% ({@link polled/1}), and when it is still held after `idle_after', its process, the BOSH session and the client session
 %% behind it are tidied up: collected or put to sleep ({@link megaphone_sleep}), as the mode says.
 %%
+%% Client sessions of native WebSocket connections are told by the connection table, which knows on which of them nothing
+%% has happened for a while (`megaphone_nif:take_idle/2'); how is said by the listener of their link.
+%%
 %% With {@link sweep_all/2} it also walks through the sessions of users who are connected without Megaphone, and tidies
 %% up those whose client session has not run between two looks.
 %%
@@ -33,6 +36,8 @@
 -define(USER, 16).
 %% Milliseconds after which it looks at the latest, when something is noted: listeners may have different `idle_after'.
 -define(LONGEST_TURN, 100).
+%% Milliseconds between two questions to the table. A question costs some microseconds.
+-define(STREAMS_TURN, 10).
 %% Sessions that are looked at in a turn of a walk: a million in less than three minutes.
 -define(SESSIONS_PER_TURN, 25).
 %% A client session that has run for less than this between two looks has done nothing: a stanza takes more, and each look
@@ -57,6 +62,8 @@
     %% Kinds that were not recognised, and are only collected from then on.
     collected_only = [] :: [bosh | stream | tcp],
     all = keep :: idle(),
+    %% Whether the table has noted connections, which have to be asked for.
+    busy = true :: boolean(),
     %% Else where it stands: at a continuation of ets, or at a port.
     walk = ended :: ended | start | {ports, [port()]} | term()
 }).
@@ -131,7 +138,9 @@ wanted(Listeners, #state{all = Before} = State) ->
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, hibernate}.
 handle_info({timeout, Turn, turn}, #state{turn = Turn} = State) ->
-    noreply(walk(due(State#state{turn = undefined})));
+    noreply(walk(idle_streams(due(State#state{turn = undefined}))));
+handle_info(busy, State) ->
+    noreply(State#state{busy = true});
 handle_info(walk, #state{all = keep} = State) ->
     {noreply, State#state{walk = ended}};
 handle_info(walk, State) ->
@@ -197,8 +206,10 @@ note(Pid, Reductions, Mode, After, #state{noted = Noted} = State) ->
 noreply(#state{turn = undefined, noted = Noted, walk = Walk} = State) ->
     Dues = [(queue:get(Queue))#entry.due || Queue <- maps:values(Noted), not queue:is_empty(Queue)],
     case {Dues, Walk} of
-        {[], ended} ->
+        {[], ended} when not State#state.busy ->
             {noreply, State, hibernate};
+        {[], ended} ->
+            {noreply, State#state{turn = erlang:start_timer(?STREAMS_TURN, self(), turn)}};
         {_, ended} ->
             Left = lists:min(Dues) - erlang:monotonic_time(millisecond),
             {noreply, State#state{turn = erlang:start_timer(max(?TURN, min(Left, ?LONGEST_TURN)), self(), turn)}};
@@ -334,6 +345,20 @@ unless(Kind, How, #state{collected_only = Only}) ->
         true -> collect;
         false -> How
     end.
+
+%% ---- native WebSocket sessions --------------------------------------------------------------------------------
+
+-spec idle_streams(#state{}) -> #state{}.
+idle_streams(#state{busy = false} = State) ->
+    State;
+idle_streams(State) ->
+    {More, Idle} = megaphone_nif:take_idle(megaphone_links:idle_after(), ?USERS_PER_TURN),
+    lists:foreach(fun({C2s, Link}) -> stream(C2s, megaphone_links:idle(Link), State) end, Idle),
+    State#state{busy = More =:= more}.
+
+-spec stream(pid(), idle(), #state{}) -> ok.
+stream(_C2s, keep, _State) -> ok;
+stream(C2s, {Mode, _After}, State) -> tidy(C2s, Mode, State).
 
 %% ---- all sessions --------------------------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ second_reader_does_not_push_out_the_first(_Config) ->
 
 answers_when_the_link_goes_down(_Config) ->
     %% A reader that asked by message gets {shutdown} when the link of its connection goes down, one in recv closed.
-    {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
+    {ok, Link} = megaphone_nif:link_open(<<"test">>, none, http),
     Head = <<"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n">>,
     Input = [megaphone_test_link:hello(), megaphone_test_link:open(1), {data, 1, Head}],
     {ok, [open, {start, Handle}]} = megaphone_nif:link_input(Link, megaphone_test_link:encode(Input)),

@@ -53,7 +53,7 @@ end_per_testcase(_Case, Config) ->
 
 %% A link whose hello has been sent and taken.
 link_up() ->
-    {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
+    {ok, Link} = megaphone_nif:link_open(<<"test">>, none, http),
     {ok, [open]} = input(Link, hello()),
     [{hello, 2, 1, _, _, _}] = output(Link),
     Link.
@@ -120,7 +120,7 @@ cut(Data, [Size | Sizes]) -> [binary:part(Data, 0, Size) | cut(binary:part(Data,
 
 %% What was started, with its input, and what went out.
 effects(Pieces) ->
-    {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
+    {ok, Link} = megaphone_nif:link_open(<<"test">>, none, http),
     Started = lists:append([element(2, {ok, _} = input_bytes(Link, Piece)) || Piece <- Pieces]),
     Read = [
         {Id, case megaphone_nif:recv(Handle, 0) of {ok, Data} -> Data; {error, closed} -> closed end}
@@ -357,7 +357,7 @@ random_frames_leave_nothing(_Config) ->
     %% ends in good order or with a reason, and nothing is left of it.
     lists:foreach(
         fun(Seed) ->
-            {ok, Link} = megaphone_nif:link_open(<<"test">>, none),
+            {ok, Link} = megaphone_nif:link_open(<<"test">>, none, http),
             Consumers = random_steps(Link, 300, [], rand:seed_s(exsss, Seed)),
             _ = link_end(Link),
             [exit(Pid, kill) || Pid <- Consumers]
@@ -434,8 +434,8 @@ wrong_arguments(Config) ->
     Link = proplists:get_value(link, Config),
     Handle = started(Link, 1, get_request("/")),
     Wrong = [
-        {link_open, [not_text, none]}, {link_open, [<<"peer">>, secret]}, {link_open, [<<"peer">>, {<<"short">>, <<0:256>>}]},
-        {link_open, [<<"peer">>, {<<"long enough a secret">>, <<0:248>>}]}, {link_refuse, [make_ref(), <<"why">>]},
+        {link_open, [not_text, none, http]}, {link_open, [<<"peer">>, secret, http]}, {link_open, [<<"peer">>, none, smtp]}, {link_open, [<<"peer">>, {<<"short">>, <<0:256>>}, http]},
+        {link_open, [<<"peer">>, {<<"long enough a secret">>, <<0:248>>}, http]}, {link_refuse, [make_ref(), <<"why">>]},
         {link_refusal, [why]}, {link_input, [make_ref(), <<>>]}, {link_input, [Link, "list"]}, {link_output, [Link, 1]},
         {link_down, [self()]}, {link_sweep, [Link, -1]}, {link_info, [x]}, {set_owner, [Handle, x]}, {set_consumer, [Handle, x]},
         {put_data, [Handle, x]}, {recv, [Handle, -1]}, {recv, [Handle, x]}, {get_data, [Handle, x]}, {cancel, [Handle, x]},

@@ -114,6 +114,17 @@ impl Host for Beam<'_> {
         let at = pid.encode(self.0).hash_internal(0) as usize % WATCHER_COUNT;
         self.0.monitor(&WATCHERS[at], &pid).is_some()
     }
+
+    fn millis(&mut self) -> u32 {
+        crate::millis()
+    }
+
+    fn busy(&mut self) {
+        if let Some(sweeper) = self.0.whereis_pid(atoms::megaphone_sweeper()) {
+            // Without that process nobody looks for who is idle; it asks when it starts.
+            let _ = self.0.send(&sweeper, atoms::busy());
+        }
+    }
 }
 
 fn encode<'a>(env: Env<'a>, message: Message<Bin>) -> Term<'a> {

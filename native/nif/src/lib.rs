@@ -6,6 +6,7 @@
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
 //! * `parse`: NIFs that take requests apart
+//! * `messages`: NIFs for connections whose messages become elements
 //! * `polls`: NIFs for processes that take a request whole and end with their client
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
@@ -14,10 +15,12 @@
 mod connections;
 mod host;
 mod links;
+mod messages;
 mod parse;
 mod pid;
 mod polls;
 mod terms;
+mod xml;
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +40,12 @@ static START: LazyLock<u64> = LazyLock::new(seconds);
 /// Seconds since the library was loaded: the clock of the table's activity times.
 fn now() -> u32 {
     (seconds() - *START) as u32 // 136 years
+}
+
+/// Milliseconds on the same clock, of the last 49 days.
+fn millis() -> u32 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    (time.tv_sec.wrapping_mul(1_000) + time.tv_nsec / 1_000_000) as u32
 }
 
 /// The clock that the kernel keeps by itself. Reading the exact one takes as long as half of a short call.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use megaphone_core::link::{Credentials, Secret};
-use megaphone_core::table::{Action, InputEnd, Link, Refused};
+use megaphone_core::table::{Action, InputEnd, Link, Refused, Served};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Resource, ResourceArc, Term};
 
 use crate::connections::swept;
-use crate::host::Beam;
+use crate::host::{Beam, Bin};
+use crate::messages;
 use crate::pid::Pid;
 use crate::terms::{self, atoms, binary};
 use crate::{TABLE, now};
@@ -21,12 +22,17 @@ impl Resource for LinkRef {}
 /// How this end names itself in hello.
 const SOFTWARE: &str = concat!("megaphone/", env!("CARGO_PKG_VERSION"));
 
-/// `auth`: `none`, or the secret and a nonce.
+/// `auth`: `none`, or the secret and a nonce. `served`: `http`, or `http_and_xmpp`.
 #[rustler::nif]
-fn link_open<'a>(env: Env<'a>, peer: Binary<'a>, auth: Term<'a>) -> NifResult<Term<'a>> {
+fn link_open<'a>(env: Env<'a>, peer: Binary<'a>, auth: Term<'a>, served: Atom) -> NifResult<Term<'a>> {
+    let served = match served {
+        served if served == atoms::http() => Served::Http,
+        served if served == atoms::http_and_xmpp() => Served::HttpAndXmpp,
+        _ => return Err(Error::BadArg),
+    };
     let peer = String::from_utf8_lossy(&peer[..peer.len().min(256)]).into_owned();
     let credentials = if auth == atoms::none().to_term(env) { None } else { Some(credentials(auth)?) };
-    Ok(match TABLE.link_open(peer, SOFTWARE, credentials) {
+    Ok(match TABLE.link_open(peer, SOFTWARE, served, credentials) {
         Ok(link) => (atoms::ok(), ResourceArc::new(LinkRef(link))).encode(env),
         Err(refused) => connections_error(env, refused),
     })
@@ -57,18 +63,12 @@ fn text(term: Term<'_>) -> NifResult<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Bound: `FRAMES_PER_CALL` frames and the copy of one chunk (callers read at most 64 kB at once).
+/// Bound: `FRAMES_PER_CALL` frames, `ACTIONS_PER_CALL` batches of messages, and the copy of one chunk (callers read at most 64 kB at once).
 #[rustler::nif]
 fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -> Term<'a> {
     let mut actions = Vec::new();
     let end = TABLE.link_input(&link.0, &chunk, now(), &mut actions, &mut Beam(env));
-    let actions: Vec<Term<'a>> = actions
-        .iter()
-        .map(|action| match action {
-            Action::Start(handle) => (atoms::start(), terms::handle(env, handle)).encode(env),
-            Action::Open => atoms::open().encode(env),
-        })
-        .collect();
+    let actions: Vec<Term<'a>> = actions.iter().filter_map(|action| act(env, action)).collect();
     match end {
         InputEnd::Done => (atoms::ok(), actions).encode(env),
         InputEnd::More => (atoms::more(), actions).encode(env),
@@ -76,6 +76,20 @@ fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -
         InputEnd::Refused(reason) => (atoms::refused(), binary(env, reason.as_bytes()), actions).encode(env),
         InputEnd::Closed => (atoms::error(), atoms::closed()).encode(env),
     }
+}
+
+/// Does what can be done here; the rest is for the caller.
+fn act<'a>(env: Env<'a>, action: &Action<Pid, Bin>) -> Option<Term<'a>> {
+    Some(match action {
+        Action::Start(handle) => (atoms::start(), terms::handle(env, handle)).encode(env),
+        Action::Attach(handle) => (atoms::attach(), terms::handle(env, handle)).encode(env),
+        Action::Large(handle) => (atoms::large(), terms::handle(env, handle)).encode(env),
+        Action::Open => atoms::open().encode(env),
+        Action::Deliver(batch) => {
+            messages::deliver(env, batch);
+            return None;
+        }
+    })
 }
 
 /// Bound: `OUTPUT_BATCH` bytes and `VISITS_PER_CALL` connections.

@@ -12,6 +12,9 @@ use rustler::{Encoder, Env, Error, NifResult, Term};
 #[allow(missing_docs, non_snake_case)]
 pub(crate) mod atoms {
     rustler::atoms! {
+        attach, large, shaped, busy, http_and_xmpp, megaphone_sweeper,
+        too_big, not_well_formed, restricted,
+        xmlel, xmlcdata, xmlstreamstart, xmlstreamend, xmlstreamerror, xmlstreamelement,
         ok, error, closed, einval, limit, links, connections, queue_bytes, waiters, wait, gone, more, stop, start, done, empty, slow, none, open, refused,
         megaphone, megaphone_output, megaphone_socket, megaphone_links, megaphone_down, megaphone_gone, inet = "$inet",
         shutdown, tcp, tcp_closed, tcp_passive, once, read, write, read_write,

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use super::connection::Next;
 use super::input::Chunk;
 use super::shard::Shard;
-use super::slot::{Active, Framing, Waiter, Wire};
+use super::slot::{Active, Bits, Framing, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
 use crate::limits::MAX_RECV;
-use crate::link::{CloseReason, ReadyMode};
+use crate::link::{CloseReason, ReadyMode, messages};
 use crate::packet::{Fields, Whole};
 use crate::sync::Ordering;
 
@@ -158,7 +158,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let token = shard.next_token();
         let waiter = Waiter { pid, token: Some(token), length, turn: false };
         let result = read(&mut shard, place, waiter, self.limits.waiters);
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -207,7 +207,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 false
             }
         };
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -235,7 +235,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         shard.waiting.remove(waiter.pid, place);
         shard.wake_senders(place, self.limits.output_queue, host);
         shard.advance(place, host); // those behind it may want less
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -255,6 +255,36 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         now: u32,
         host: &mut H,
     ) -> Result<Sent, Closed> {
+        self.send_parts(handle, &[], data, pid, now, host)
+    }
+
+    /// Queues a message of an XMPP connection, as [`Table::send`] does with its four bytes of header and its text: what is
+    /// said of bytes counts both.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub fn send_message<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        handle: &Handle,
+        text: &[u8],
+        pid: P,
+        now: u32,
+        host: &mut H,
+    ) -> Result<Sent, Closed> {
+        let Ok(length @ 1..) = u32::try_from(text.len()) else { return Ok(Sent::All) };
+        self.send_parts(handle, &messages::header(length), text, pid, now, host)
+    }
+
+    fn send_parts<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        handle: &Handle,
+        header: &[u8],
+        data: &[u8],
+        pid: P,
+        now: u32,
+        host: &mut H,
+    ) -> Result<Sent, Closed> {
+        let length = header.len() + data.len();
         let mut shard = self.shard_for(handle);
         let place = shard.find(handle).ok_or(Closed)?;
         let token = shard.next_token();
@@ -272,14 +302,15 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         }
         let free = self.limits.output_queue.saturating_sub(queues.output.len());
         let room = if turn || queues.senders.is_empty() { free } else { 0 };
-        let accepted = room.min(data.len());
-        queues.output.push(&data[..accepted]);
+        let accepted = room.min(length);
+        queues.output.push(&header[..accepted.min(header.len())]);
+        queues.output.push(&data[..accepted.saturating_sub(header.len())]);
         if let Framing::Request { answered, .. } = &mut queues.framing {
             *answered = true;
         }
         let tell = local && accepted > 0 && !queues.queued;
         queues.queued |= tell;
-        let sent = if accepted == data.len() {
+        let sent = if accepted == length {
             Sent::All
         } else if queues.senders.len() >= self.limits.waiters {
             Sent::Refused
@@ -303,7 +334,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if let (true, Some(owner)) = (tell, owner) {
             host.deliver(owner, Message::Output(*handle));
         }
-        let effect = shard.finish(place, false);
+        shard.stir(place, &self.quiet, host);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -380,7 +412,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             }
         }
         shard.advance(place, host);
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -438,7 +470,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             shard.set_owner(place, Some(pid));
             // It may have become active before it was named: what came since is for it.
             shard.advance(place, host);
-            let effect = shard.finish(place, false);
+            let effect = shard.finish(place);
             drop(shard);
             if let Some(effect) = effect {
                 self.apply(effect, None, host);
@@ -530,7 +562,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             shard.end_senders(place, host);
         }
         // What was dropped may have been the last that a closed connection was kept for.
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -556,7 +588,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             input: queues.map_or(0, |queues| queues.input.len()),
             output: queues.map_or(0, |queues| queues.output.len()),
             owner: slot.owner,
-            tls: slot.flags.tls,
+            tls: slot.bits.has(Bits::TLS),
             last_activity: slot.last_activity,
         })
     }

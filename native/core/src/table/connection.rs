@@ -5,7 +5,7 @@ use std::hash::Hash;
 use super::input::Chunk;
 use super::lines;
 use super::shard::{Effect, Shard, Waiting};
-use super::slot::{Active, Framing, Queues, Size, Slot, Waiter, Wire};
+use super::slot::{Active, Bits, Framing, Queues, Size, Slot, Waiter, Wire};
 use super::{Closed, Data, End, Handle, Host, Message, Packet};
 use crate::http::head::{self, Body};
 use crate::limits::{
@@ -170,7 +170,11 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
         let received = self.received;
         let Some(queues) = self.queues.as_mut() else { return false };
         let there = queues.input.len();
-        let greedy = queues.readers.front().is_some_and(|waiter| waiter.length > there);
+        let greedy = if self.bits.has(Bits::MESSAGES) {
+            queues.wanted() > there
+        } else {
+            queues.readers.front().is_some_and(|waiter| waiter.length > there)
+        };
         let amount = if greedy { received } else { received.saturating_sub(there as u32) };
         if amount < WINDOW / 2 {
             return false;
@@ -304,11 +308,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
     }
 
     /// After an operation: what is left to do outside the lock, and what is no longer needed goes.
-    pub(super) fn finish(&mut self, place: u32, start: bool) -> Option<Effect> {
+    pub(super) fn finish(&mut self, place: u32) -> Option<Effect> {
         let handle = self.handle(place)?;
         let ready = self.queue(place);
         self.settle(place);
-        (ready || start).then_some(Effect { handle, ready, start })
+        ready.then_some(Effect { handle, ready })
     }
 
     /// Frees a connection that nobody needs any more, and the queues of one that has nothing in them.
@@ -360,7 +364,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         }
         self.wake_all(place, End::Closed, host);
         let ready = self.queue(place);
-        Some(Effect { handle, ready, start: false })
+        Some(Effect { handle, ready })
     }
 
     /// Nothing goes over the wire any more: output is dropped, readers get what is queued, then the end.
@@ -411,6 +415,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         let Some(slot) = slots.get_mut(place as usize) else { return };
         if slot.queues.is_some() {
             serve_readers_until(slot, waiting, place, end, host);
+        }
+        if slot.queues.is_some() || slot.bits.has(Bits::ASKED) {
             serve_active(slot, handle, host);
         }
     }
@@ -502,6 +508,10 @@ fn answer<H: Host>(waiter: Waiter<H::Pid>, result: Result<Data<H::Chunk>, End>, 
 fn serve_active<H: Host>(slot: &mut Slot<H::Pid, H::Chunk>, handle: Handle, host: &mut H) {
     let Some(owner) = slot.owner else { return };
     let closed = slot.flags.input_closed;
+    if slot.bits.has(Bits::ASKED) && closed {
+        slot.end_messages();
+        return host.deliver(owner, Message::ActiveClosed(handle));
+    }
     let Some(queues) = slot.queues.as_mut() else { return };
     while queues.active != Active::Passive {
         let data = match queues.packet {

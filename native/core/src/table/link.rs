@@ -22,12 +22,23 @@ impl Intake {
     }
 }
 
+/// What a link serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Served {
+    /// Connections of kind HTTP.
+    #[default]
+    Http,
+    /// Those, and such of kind XMPP.
+    HttpAndXmpp,
+}
+
 /// A link that is up, or was.
 #[derive(Debug)]
 pub struct Link<P> {
     pub(super) incarnation: u32,
     /// Where the link comes from, for people.
     pub(super) peer: String,
+    pub(super) served: Served,
     pub(super) intake: Mutex<Intake>,
     /// Window from the peer's hello; 0 before the link is open.
     pub(super) peer_window: AtomicU32,
@@ -51,12 +62,13 @@ pub struct Link<P> {
 
 impl<P: Copy> Link<P> {
     /// Its first frames are queued before anybody can be asleep.
-    fn new(incarnation: u32, peer: String, handshake: Handshake) -> Self {
+    fn new(incarnation: u32, peer: String, served: Served, handshake: Handshake) -> Self {
         let mut greeting = Vec::new();
         handshake.greet(&mut greeting);
         Self {
             incarnation,
             peer,
+            served,
             intake: Mutex::new(Intake::new(handshake)),
             peer_window: AtomicU32::new(0),
             connections: AtomicUsize::new(0),
@@ -203,13 +215,18 @@ impl<P: Copy> Links<P> {
         Self { live: RwLock::new(HashMap::new()), next: AtomicU32::new(1), limit }
     }
 
-    pub(super) fn open(&self, peer: String, handshake: Handshake) -> Result<Arc<Link<P>>, Refused> {
+    pub(super) fn open(
+        &self,
+        peer: String,
+        served: Served,
+        handshake: Handshake,
+    ) -> Result<Arc<Link<P>>, Refused> {
         let mut live = self.live.write();
         if live.len() >= self.limit {
             return Err(Refused::Links);
         }
         let incarnation = self.next.fetch_add(1, Ordering::Relaxed);
-        let link = Arc::new(Link::new(incarnation, peer, handshake));
+        let link = Arc::new(Link::new(incarnation, peer, served, handshake));
         live.insert(incarnation, Arc::clone(&link));
         Ok(link)
     }

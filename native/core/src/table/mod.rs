@@ -20,6 +20,7 @@
 //! * [`Table`] with what readers, senders and owners call (`api`), what processes of polls call (`poll`), and what a link
 //!   calls (`wire`)
 //! * [`Link`]: what the table knows of a link, and the queue of its connections that have output
+//! * `messages`: what owners of connections of kind XMPP call
 //! * `shard`, `slot`, `slab`, `input`: where connections live
 //! * `connection`: what happens in one connection
 //! * `watch`: which processes are watched
@@ -31,6 +32,7 @@ mod connection;
 mod input;
 mod lines;
 mod link;
+mod messages;
 mod poll;
 mod shard;
 mod slab;
@@ -48,13 +50,15 @@ use smallvec::SmallVec;
 
 pub use api::{LinkInfo, Sent, Stats};
 pub use input::{Chunk, concat};
-pub use link::Link;
+pub use link::{Link, Served};
+pub use messages::{Activated, Batch};
 pub use slot::Active;
 pub use wire::{Action, InputEnd};
 
 use crate::limits::{DEATHS_PER_CALL, TableLimits};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, RandomState};
 use link::Links;
+use messages::{MessageLimits, Quiet};
 use shard::{Effect, Shard};
 use watch::Watched;
 
@@ -194,6 +198,15 @@ pub trait Host {
 
     /// Arranges for [`Table::process_down`] when the process ends; false when it has ended. Called without locks.
     fn monitor(&mut self, pid: Self::Pid) -> bool;
+
+    /// Milliseconds on a clock that may wrap.
+    fn millis(&mut self) -> u32 {
+        0
+    }
+
+    /// Something has happened on a connection with messages, for the first time since [`Table::take_idle`] found nothing.
+    /// Called under the lock of a shard, as [`Host::deliver`] is.
+    fn busy(&mut self) {}
 }
 
 /// The table. All operations may be called from any thread at once; `now` is a second on a clock of the caller's.
@@ -207,6 +220,8 @@ pub struct Table<P, C> {
     next_local: AtomicU64,
     locals: Arc<AtomicUsize>,
     limits: TableLimits,
+    message_limits: MessageLimits,
+    quiet: Quiet,
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Default for Table<P, C> {
@@ -235,6 +250,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             next_local: AtomicU64::new(1),
             locals,
             limits,
+            message_limits: MessageLimits::new(),
+            quiet: Quiet::new(),
         }
     }
 

@@ -48,7 +48,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if taken.is_some() {
             shard.set_owner(place, Some(pid));
         }
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
@@ -83,7 +83,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         } else {
             shard.detach(place);
         }
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);

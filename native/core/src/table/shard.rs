@@ -1,7 +1,7 @@
 //! One shard of the table: its connections and the indexes over them.
 
 use core::num::NonZeroU64;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 
@@ -21,8 +21,6 @@ pub(super) struct Effect {
     pub(super) handle: Handle,
     /// The connection has to be queued at its link for output.
     pub(super) ready: bool,
-    /// A consumer has to be started.
-    pub(super) start: bool,
 }
 
 /// Which connections each process waits on, and how often.
@@ -88,6 +86,8 @@ pub(super) struct Shard<P, C> {
     token: u64,
     /// Polls whose clients went before they were answered.
     pub(super) abandoned: u64,
+    /// Connections with messages on which something happened: when it was noted, place, generation.
+    pub(super) stirred: VecDeque<(u32, u32, u64)>,
     /// Connections opened from Erlang, in all shards.
     locals: Arc<AtomicUsize>,
 }
@@ -106,6 +106,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             generation: 0,
             token: 0,
             abandoned: 0,
+            stirred: VecDeque::new(),
             locals,
         }
     }
@@ -116,6 +117,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             + self.index.allocation_size()
             + self.owners.allocation_size()
             + self.spare.len() * size_of::<Queues<P, C>>()
+            + self.stirred.capacity() * size_of::<(u32, u32, u64)>()
     }
 
     /// Before input comes: gives a connection that has no queues some that are left over, if there are any.
@@ -316,7 +318,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
                 self.wake_senders(place, queue, host);
                 self.advance(place, host);
             }
-            effects.extend(self.finish(place, false));
+            effects.extend(self.finish(place));
         }
         while *budget > 0 {
             let Some(place) = self.owned_by(pid) else { break };

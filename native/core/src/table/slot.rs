@@ -89,6 +89,7 @@ pub(super) struct Slot<P, C> {
     /// Kept here too, so that a connection in a packet mode needs no queues while it is idle.
     pub(super) packet: Packet,
     pub(super) flags: Flags,
+    pub(super) bits: Bits,
     pub(super) wire: Wire,
 }
 
@@ -98,8 +99,6 @@ pub(super) struct Slot<P, C> {
 pub(super) struct Flags {
     /// Requests are framed (connections of kind http on a link).
     pub(super) http: bool,
-    /// The client came by TLS.
-    pub(super) tls: bool,
     ipv4: bool,
     /// A start was asked of the host and its consumer has not finished.
     pub(super) started: bool,
@@ -113,6 +112,41 @@ pub(super) struct Flags {
     pub(super) told: bool,
     /// The request was taken whole, by a process that ends with its client, and is not answered yet.
     pub(super) polled: bool,
+}
+
+/// Further truth values of a slot, most of them of connections of kind XMPP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bits(u16);
+
+impl Bits {
+    /// It is of kind XMPP.
+    pub(super) const MESSAGES: Self = Self(1);
+    /// Its first message was handed out.
+    pub(super) const BEGUN: Self = Self(2);
+    /// The client has logged in.
+    pub(super) const AUTHENTICATED: Self = Self(4);
+    /// The client is slowed down.
+    pub(super) const SHAPED: Self = Self(8);
+    /// A large message was announced and not taken yet.
+    pub(super) const LARGE: Self = Self(16);
+    /// What comes is dropped.
+    pub(super) const DEAF: Self = Self(32);
+    /// It is noted as busy.
+    pub(super) const STIRRED: Self = Self(64);
+    /// Something has happened since it was noted.
+    pub(super) const TOUCHED: Self = Self(128);
+    /// Its owner has asked for a batch.
+    pub(super) const ASKED: Self = Self(256);
+    /// The client came by TLS.
+    pub(super) const TLS: Self = Self(512);
+
+    pub(super) const fn has(self, bit: Self) -> bool {
+        self.0 & bit.0 != 0
+    }
+
+    pub(super) fn set(&mut self, bit: Self, value: bool) {
+        self.0 = if value { self.0 | bit.0 } else { self.0 & !bit.0 };
+    }
 }
 
 impl<P: Copy, C> Slot<P, C> {
@@ -137,6 +171,7 @@ impl<P: Copy, C> Slot<P, C> {
             local: u8::MAX,
             packet: Packet::Raw,
             flags: Flags { ipv4, ..Flags::default() },
+            bits: Bits::default(),
             wire: Wire::Open,
         }
     }
@@ -199,6 +234,8 @@ pub(super) struct Queues<P, C> {
     pub(super) body_length: Option<u64>,
     pub(super) grant: u32,
     pub(super) ready: Option<ReadyMode>,
+    /// Bytes of the last batch of messages, of a client that is slowed down.
+    pub(super) unpaid: u32,
     /// The connection waits in its link's queue of ready connections (or its opener was told of output).
     pub(super) queued: bool,
 }
@@ -219,6 +256,7 @@ impl<P, C> Queues<P, C> {
             body_length: None,
             grant: 0,
             ready: None,
+            unpaid: 0,
             queued: false,
         }
     }
@@ -238,6 +276,7 @@ impl<P, C: Chunk> Queues<P, C> {
             && self.senders.is_empty()
             && self.grant == 0
             && self.ready.is_none()
+            && self.unpaid == 0
             && !self.queued
     }
 

@@ -4,24 +4,32 @@ use std::hash::Hash;
 
 use super::connection::Request;
 use super::input::Chunk;
-use super::link::{Intake, Link};
+use super::link::{Intake, Link, Served};
+use super::messages::{Activated, Batch};
 use super::shard::Shard;
-use super::slot::{Framing, Wire};
+use super::slot::{Bits, Framing, Wire};
 use super::{End, Handle, Host, Refused, SHARDS, Table};
 use crate::limits::{
-    DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
+    ACTIONS_PER_CALL, DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL,
+    WINDOW,
 };
 use crate::link::{
     AuthError, CloseReason, Credentials, ErrorCode, Frame, Handshake, Hello, Kind, Open, Role,
 };
 use crate::sync::{Arc, Ordering};
 
-/// What the caller has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+/// What the caller has to do, in order.
+#[derive(Debug)]
+pub enum Action<P, C> {
     /// A complete request waits on this connection and nobody reads: start a consumer and name it with
     /// [`Table::set_owner`].
     Start(Handle),
+    /// The first message of an XMPP connection waits: start its owner, and name it with [`Table::set_owner`].
+    Attach(Handle),
+    /// Messages for the owner of a connection that has asked for them: hand them on.
+    Deliver(Batch<P, C>),
+    /// A message for such an owner that takes long to be taken apart: hand on what [`Table::take_large`] gives.
+    Large(Handle),
     /// The link is open: the other end has said hello, and has proved that it knows the secret if there is one.
     Open,
 }
@@ -49,7 +57,8 @@ const UNREAD: &str = "too much is owed to a peer that does not read";
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// A new link; its hello is queued as the first output. `software` names this end, `peer` the other in logs. With
-    /// credentials the link opens only to a peer that knows their secret; until then it takes nothing else.
+    /// credentials the link opens only to a peer that knows their secret; until then it takes nothing else. `served` is what it
+    /// takes then.
     ///
     /// # Errors
     /// [`Refused::Links`].
@@ -57,9 +66,10 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         &self,
         peer: String,
         software: &str,
+        served: Served,
         credentials: Option<Credentials>,
     ) -> Result<Arc<Link<P>>, Refused> {
-        self.links.open(peer, Handshake::new(hello(software), credentials))
+        self.links.open(peer, served, Handshake::new(hello(software, served), credentials))
     }
 
     /// What to send on a connection that becomes no link: hello, and why. `None`: there are as many links as
@@ -69,19 +79,19 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let most = format!("there are {} links already, which is the most", self.limits.links);
         let (code, text) = why.map_or((ErrorCode::Limit, most.as_str()), |text| (ErrorCode::Auth, text));
         let mut out = Vec::new();
-        Frame::Hello(hello(software)).encode(&mut out);
+        Frame::Hello(hello(software, Served::Http)).encode(&mut out);
         Frame::Error { id: 0, code, text }.encode(&mut out);
         out
     }
 
     /// Handles bytes read from a link: splits them into frames, queues data, wakes waiters. At most
-    /// [`FRAMES_PER_CALL`] frames a call. To be called by one process per link.
+    /// [`FRAMES_PER_CALL`] frames, or [`ACTIONS_PER_CALL`] actions, a call. To be called by one process per link.
     pub fn link_input<H: Host<Pid = P, Chunk = C>>(
         &self,
         link: &Link<P>,
         input: &[u8],
         now: u32,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<Action<P, C>>,
         host: &mut H,
     ) -> InputEnd {
         // Looked at under the lock that `link_down` takes: a sweep that follows finds all that this call opens.
@@ -94,6 +104,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             intake.decoder.push(input);
         }
         for _ in 0..FRAMES_PER_CALL {
+            if actions.len() >= ACTIONS_PER_CALL {
+                break;
+            }
             match self.next_frame(link, &mut intake, now, actions, host) {
                 Ok(true) => {}
                 Ok(false) => return InputEnd::Done,
@@ -116,7 +129,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         link: &Link<P>,
         intake: &mut Intake,
         now: u32,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<Action<P, C>>,
         host: &mut H,
     ) -> Result<bool, (ErrorCode, String)> {
         let Intake { decoder, handshake } = intake;
@@ -142,7 +155,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         link: &Link<P>,
         frame: Frame<'_>,
         now: u32,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<Action<P, C>>,
         host: &mut H,
     ) -> Verdict {
         match frame {
@@ -172,7 +185,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         now: u32,
         host: &mut H,
     ) -> Verdict {
-        if open.kind != Kind::Http {
+        if open.kind != Kind::Http && link.served == Served::Http {
             return refuse(link, id, ErrorCode::Other, "connections of kind xmpp are not served here", host);
         }
         let hash = self.key_hash(link.incarnation, id);
@@ -188,8 +201,9 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         link.opened.fetch_add(1, Ordering::Relaxed);
         let place = shard.insert(link.incarnation, id, open.client, now, Some((hash, &self.hasher)));
         if let Some(slot) = shard.slots.get_mut(place as usize) {
-            slot.flags.http = true;
-            slot.flags.tls = open.tls;
+            slot.flags.http = open.kind == Kind::Http;
+            slot.bits.set(Bits::MESSAGES, open.kind == Kind::Xmpp);
+            slot.bits.set(Bits::TLS, open.tls);
             slot.local = link.intern_local(open.local);
             slot.send_credit = link.peer_window.load(Ordering::Relaxed);
         }
@@ -202,7 +216,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         id: u64,
         payload: &[u8],
         now: u32,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<Action<P, C>>,
         host: &mut H,
     ) -> Verdict {
         let hash = self.key_hash(link.incarnation, id);
@@ -220,20 +234,20 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         shard.equip(place);
         let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
         slot.last_activity = now;
-        let refused = if payload.len() as u64 + u64::from(slot.received) > u64::from(WINDOW) {
-            Some("more data than was granted")
+        let messages = slot.bits.has(Bits::MESSAGES);
+        let mut refused = None;
+        if payload.len() as u64 + u64::from(slot.received) > u64::from(WINDOW) {
+            refused = Some("more data than was granted");
         } else {
             slot.received += payload.len() as u32; // at most WINDOW
-            slot.queues().input.push(payload);
-            slot.skip_rest();
-            shard.advance(place, host);
-            None
-        };
-        let start = if refused.is_none() { due(&mut shard, place) } else { Request::Partial };
-        let refused = match start {
-            Request::Bad(text) => Some(text),
-            _ => refused,
-        };
+            if !slot.bits.has(Bits::DEAF) {
+                slot.queues().input.push(payload);
+            }
+            match messages {
+                true => self.messages(&mut shard, place, actions, host),
+                false => refused = requests(&mut shard, place, actions, host),
+            }
+        }
         let mut effect = None;
         if refused.is_some() {
             effect = shard.close(place, CloseReason::Protocol, now, host);
@@ -245,18 +259,34 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             }
             shard.set_owner(place, None);
         }
-        let starts = matches!(start, Request::Complete(_));
-        let effect = shard.finish(place, starts).or(effect);
+        let effect = shard.finish(place).or(effect);
         drop(shard);
         if let Some(effect) = effect {
-            if effect.start {
-                actions.push(Action::Start(effect.handle));
-            }
             self.apply(effect, Some(link), host);
         }
         match refused {
             Some(text) => owe(link, &Frame::Error { id, code: ErrorCode::Protocol, text }, host),
             None => Ok(()),
+        }
+    }
+
+    /// Something has come on a connection with messages.
+    fn messages<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        shard: &mut Shard<P, C>,
+        place: u32,
+        actions: &mut Vec<Action<P, C>>,
+        host: &mut H,
+    ) {
+        shard.stir(place, &self.quiet, host);
+        let Some(handle) = shard.handle(place) else { return };
+        if shard.needs_owner(place, &self.message_limits) {
+            return actions.push(Action::Attach(handle));
+        }
+        match shard.next_batch(place, &self.message_limits, host) {
+            Activated::Waits | Activated::Shaped(_) => {}
+            Activated::Batch(batch) => actions.push(Action::Deliver(batch)),
+            Activated::Large => actions.push(Action::Large(handle)),
         }
     }
 
@@ -297,7 +327,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             return Err(format!("credit of connection {id} out of range"));
         };
         slot.send_credit = credit;
-        let effect = shard.finish(place, false);
+        let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, Some(link), host);
@@ -417,9 +447,13 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
 }
 
 /// What this end says of itself.
-fn hello(software: &str) -> Hello<'_> {
+fn hello(software: &str, served: Served) -> Hello<'_> {
     let name = &software[..software.floor_char_boundary(MAX_NAME)];
-    Hello { role: Role::Ejabberd, features: Hello::CREDIT, window: WINDOW, name }
+    let features = match served {
+        Served::Http => Hello::CREDIT,
+        Served::HttpAndXmpp => Hello::CREDIT | Hello::XMPP,
+    };
+    Hello { role: Role::Ejabberd, features, window: WINDOW, name }
 }
 
 /// A frame of the handshake. `Some`: the link is open, and this is the peer's window.
@@ -447,6 +481,27 @@ fn opened<P: Copy, H: Host<Pid = P>>(
 /// The other end says why the link ends.
 fn reported(text: &str) -> String {
     format!("the other end reports: {}", printable(text))
+}
+
+/// Something has come on a connection with requests. `Some`: it is not as it has to be.
+fn requests<P: Copy + Eq + Hash, C: Chunk, H: Host<Pid = P, Chunk = C>>(
+    shard: &mut Shard<P, C>,
+    place: u32,
+    actions: &mut Vec<Action<P, C>>,
+    host: &mut H,
+) -> Option<&'static str> {
+    if let Some(slot) = shard.slots.get_mut(place as usize) {
+        slot.skip_rest();
+    }
+    shard.advance(place, host);
+    match due(shard, place) {
+        Request::Partial => None,
+        Request::Complete(_) => {
+            actions.extend(shard.handle(place).map(Action::Start));
+            None
+        }
+        Request::Bad(text) => Some(text),
+    }
 }
 
 /// Whether the request at the start of a connection's input needs a consumer; notes that one is being started.

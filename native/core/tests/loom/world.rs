@@ -13,7 +13,7 @@ use megaphone_core::link::{Frame, Hello, Kind, Open, Role};
 use megaphone_core::packet::Fields;
 use megaphone_core::table::{
     Action, Active, Closed, Data, Handle, Host, InputEnd, Link, Message, Packet, RecvError, Refused, Sent,
-    Stats, Table,
+    Served, Stats, Table,
 };
 #[cfg(not(loom))]
 use std::{sync::Arc as TableArc, sync::Mutex, thread};
@@ -245,7 +245,7 @@ impl Vm {
     }
 
     pub(crate) fn link_open(&self) -> Result<LinkRef, Refused> {
-        self.table.link_open("test".into(), "test", None).map(Arc::new)
+        self.table.link_open("test".into(), "test", Served::Http, None).map(Arc::new)
     }
 
     /// What a link reads, which must be fine; the consumers to start.
@@ -261,7 +261,7 @@ impl Vm {
         let end = self.table.link_input(link, &bytes, 0, &mut actions, &mut self.clone());
         let starts = actions.into_iter().filter_map(|action| match action {
             Action::Start(handle) => Some(handle),
-            Action::Open => None,
+            _ => None,
         });
         (starts.collect(), end)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use megaphone_core::limits::{MIN_WINDOW, WINDOW};
 use megaphone_core::link::{CloseReason, Decoder, ErrorCode, Frame, Hello, Kind, Open, ReadyMode, Role};
 use megaphone_core::packet::Fields;
-use megaphone_core::table::{Action, Closed, Handle, InputEnd, Link};
+use megaphone_core::table::{Action, Closed, Handle, InputEnd, Link, Served};
 
 use super::conn::{Conn, Remote};
 use super::{MOST, Scene, client};
@@ -75,8 +75,8 @@ impl Scene {
 
     fn open_link(&mut self, script: &mut Script<'_>) {
         let window = if script.byte() % 2 == 0 { MIN_WINDOW } else { WINDOW };
-        let link = self.table.link_open("test".into(), "test", None).expect("the only one");
-        assert!(self.table.link_open("test".into(), "test", None).is_err());
+        let link = self.table.link_open("test".into(), "test", Served::Http, None).expect("the only one");
+        assert!(self.table.link_open("test".into(), "test", Served::Http, None).is_err());
         self.peer = Some(Peer {
             link,
             window,
@@ -110,7 +110,7 @@ impl Scene {
         let end = self.table.link_input(&link, bytes, 0, &mut actions, &mut self.world);
         let starts = actions.into_iter().filter_map(|action| match action {
             Action::Start(handle) => Some(handle),
-            Action::Open => None,
+            _ => None,
         });
         (starts.collect(), end)
     }

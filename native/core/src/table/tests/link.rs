@@ -44,7 +44,11 @@ impl Peer {
     }
 
     pub(super) fn with(table: TestTable) -> Self {
-        let link = table.link_open("test".into(), "test", None).expect("room");
+        Self::serving(table, Served::Http)
+    }
+
+    pub(super) fn serving(table: TestTable, served: Served) -> Self {
+        let link = table.link_open("test".into(), "test", served, None).expect("room");
         let mut peer = Self { table, world: World::default(), link, decoder: Decoder::new() };
         assert_eq!(peer.input(&[hello()]), []);
         assert_eq!(peer.output(), ["hello"]);
@@ -52,13 +56,25 @@ impl Peer {
     }
 
     fn feed(&mut self, input: &[u8]) -> (Vec<Handle>, InputEnd) {
-        let mut actions = Vec::new();
-        let end = self.table.link_input(&self.link, input, 0, &mut actions, &mut self.world);
+        let (actions, end) = self.act(input);
         let starts = actions.into_iter().filter_map(|action| match action {
             Action::Start(handle) => Some(handle),
-            Action::Open => None,
+            _ => None,
         });
         (starts.collect(), end)
+    }
+
+    fn act(&mut self, input: &[u8]) -> (Vec<Action<u32, Vec<u8>>>, InputEnd) {
+        let mut actions = Vec::new();
+        let end = self.table.link_input(&self.link, input, 0, &mut actions, &mut self.world);
+        (actions, end)
+    }
+
+    /// Feeds frames, which must be fine: what is to be done.
+    pub(super) fn actions(&mut self, frames: &[Frame<'_>]) -> Vec<Action<u32, Vec<u8>>> {
+        let (actions, end) = self.act(&encoded(frames));
+        assert_eq!(end, InputEnd::Done);
+        actions
     }
 
     /// Feeds frames, which must be fine; the consumers to start.
@@ -468,7 +484,7 @@ fn frames_may_be_cut_anywhere() {
     ]);
     for cut in 1..stream.len() {
         let table = TestTable::new();
-        let link = table.link_open("test".into(), "test", None).expect("room");
+        let link = table.link_open("test".into(), "test", Served::Http, None).expect("room");
         let mut peer = Peer { table, world: World::default(), link, decoder: Decoder::new() };
         let mut starts = Vec::new();
         for part in [&stream[..cut], &stream[cut..]] {
@@ -511,7 +527,7 @@ fn a_peer_that_does_not_read_is_cut_off() {
 fn links_and_their_connections_are_limited() {
     let limits = TableLimits { links: 1, link_connections: 2, ..TableLimits::default() };
     let mut peer = Peer::with(TestTable::with_limits(limits));
-    assert!(matches!(peer.table.link_open("second".into(), "test", None), Err(Refused::Links)));
+    assert!(matches!(peer.table.link_open("second".into(), "test", Served::Http, None), Err(Refused::Links)));
     peer.input(&[open(1), open(2), open(3), close(3)]);
     assert_eq!(peer.output(), ["error 3 Limit", "close 3 Limit"]);
     peer.input(&[close(2), open(3)]);
@@ -534,7 +550,7 @@ fn a_link_begins_with_hello() {
     ];
     for (input, code, text) in cases {
         let table = TestTable::new();
-        let link = table.link_open("test".into(), "test", None).expect("room");
+        let link = table.link_open("test".into(), "test", Served::Http, None).expect("room");
         let mut peer = Peer { table, world: World::default(), link, decoder: Decoder::new() };
         match peer.feed(input).1 {
             InputEnd::Stop(reason) => assert!(reason.contains(text), "{reason}"),

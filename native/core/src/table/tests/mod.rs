@@ -2,6 +2,7 @@
 
 mod link;
 mod local;
+mod messages;
 mod model;
 mod poll;
 
@@ -18,6 +19,9 @@ pub(super) struct World {
     pub(super) monitored: HashSet<u32>,
     /// Processes of polls whose clients are gone.
     pub(super) abandoned: Vec<u32>,
+    pub(super) millis: u32,
+    /// How often something became busy after all was quiet.
+    pub(super) busy: usize,
 }
 
 impl Host for World {
@@ -39,6 +43,14 @@ impl Host for World {
     fn monitor(&mut self, pid: u32) -> bool {
         self.monitored.insert(pid);
         self.is_alive(pid)
+    }
+
+    fn millis(&mut self) -> u32 {
+        self.millis
+    }
+
+    fn busy(&mut self) {
+        self.busy += 1;
     }
 }
 

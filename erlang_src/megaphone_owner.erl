@@ -1,0 +1,77 @@
+%% @private
+%% @doc A process that client sessions of XMPP connections name as the owner of their socket ({@link megaphone_c2s}), and
+%% that asks on their behalf for elements when a shaper's pause is over.
+%%
+%% Each session monitors its owner and ends with it. There are several, so that the death of one ends a part of the
+%% sessions, and not all at the same moment.
+-module(megaphone_owner).
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+-export([child_specs/0, start_link/1, of_socket/1, activate/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+%% With a million sessions, the death of one owner ends 62,500 of them.
+-define(OWNERS, 16).
+
+-type place() :: 0..15.
+
+%% @doc The owners, for a supervisor.
+-spec child_specs() -> [supervisor:child_spec()].
+child_specs() ->
+    [#{id => {?MODULE, Number}, start => {?MODULE, start_link, [Number]}} || Number <- lists:seq(0, ?OWNERS - 1)].
+
+-spec start_link(place()) -> gen_server:start_ret().
+start_link(Number) ->
+    gen_server:start_link(?MODULE, Number, []).
+
+%% @doc The owner of a connection. No process and no lock is asked.
+-spec of_socket(megaphone_nif:handle()) -> pid().
+of_socket({_Link, _Id, Slot, _Generation}) ->
+    persistent_term:get({?MODULE, Slot rem ?OWNERS}).
+
+%% @doc Asks for the next elements of a connection. Called in the session's process, with the shaper that it was given, if
+%% any: then the session gets them when what came before is paid for.
+-spec activate(megaphone_nif:handle(), undefined | p1_shaper:state()) -> ok | {error, closed}.
+activate(Socket, Shaper) ->
+    case megaphone_nif:activate(Socket) of
+        ok -> ok;
+        large -> megaphone_nif:deliver_large(Socket);
+        {shaped, Bytes} -> pay(Socket, Shaper, Bytes);
+        {error, closed} = Error -> Error
+    end.
+
+-spec pay(megaphone_nif:handle(), undefined | p1_shaper:state(), pos_integer()) -> ok | {error, closed}.
+pay(Socket, undefined, _Bytes) ->
+    activate(Socket, undefined);
+pay(Socket, Shaper, Bytes) ->
+    {Next, Pause} = p1_shaper:update(Shaper, Bytes),
+    _ = put(megaphone_c2s, Next),
+    case Pause > 0 of
+        true ->
+            _ = erlang:send_after(Pause, of_socket(Socket), {activate, Socket}),
+            ok;
+        false ->
+            activate(Socket, Next)
+    end.
+
+-spec init(place()) -> {ok, place(), hibernate}.
+init(Number) ->
+    ok = persistent_term:put({?MODULE, Number}, self()),
+    {ok, Number, hibernate}.
+
+-spec handle_call(term(), gen_server:from(), place()) -> {reply, {error, unknown_call}, place()}.
+handle_call(_Request, _From, Number) ->
+    {reply, {error, unknown_call}, Number}.
+
+-spec handle_cast(term(), place()) -> {noreply, place()}.
+handle_cast(_Message, Number) ->
+    {noreply, Number}.
+
+-spec handle_info({activate, megaphone_nif:handle()} | term(), place()) -> {noreply, place()}.
+handle_info({activate, Socket}, Number) ->
+    _ = [spawn(fun() -> megaphone_nif:deliver_large(Socket) end) || megaphone_nif:activate(Socket) =:= large],
+    {noreply, Number};
+handle_info(_Other, Number) ->
+    {noreply, Number}.
