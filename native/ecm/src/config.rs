@@ -11,12 +11,15 @@ use megaphone_core::limits;
 use megaphone_core::link::Secret;
 use serde::Deserialize;
 use tracing::warn;
-pub use values::{Admin, Count, Links, Name, Password, Seconds, Server, Servers, Trusted, Within};
+pub use values::{
+    Admin, Count, Links, Name, Origin, Password, PathName, Seconds, Server, Servers, Trusted, Within,
+};
 
 use crate::guard::Settings;
 use crate::link::Trust;
 use crate::options::{Listen, LogFormat, LogLevel};
 use crate::tls::Section;
+use crate::websocket::WebSockets;
 
 /// Everything that [`crate::run`] needs besides the listener.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Who the clients are, and what each may do.
     pub guard: Settings,
+    /// Which WebSockets end here, and how.
+    pub websocket: WebSockets,
 }
 
 impl Config {
@@ -99,6 +104,7 @@ impl Config {
             admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),
             guard: Settings::default(),
+            websocket: WebSockets::default(),
         }
     }
 
@@ -168,6 +174,14 @@ impl Config {
             self.max_held = bytes;
         }
         file.guard(&mut self.guard);
+        seconds(&mut self.websocket.ping, &file.websocket_ping);
+        seconds(&mut self.websocket.pong, &file.websocket_pong);
+        if let Some(paths) = &file.websocket_paths {
+            self.websocket.paths = paths.iter().map(|PathName(path)| path.clone()).collect();
+        }
+        if let Some(origins) = &file.websocket_origins {
+            self.websocket.origins = Some(origins.iter().map(|Origin(origin)| origin.clone()).collect());
+        }
         Ok(())
     }
 
@@ -257,6 +271,16 @@ pub struct File {
     pub max_head: Option<Within<512, { limits::MAX_HEAD as i64 }>>,
     /// Most fields of a request head.
     pub max_headers: Option<Within<1, { limits::MAX_HEADERS as i64 }>>,
+    /// Paths of WebSockets that end here.
+    pub websocket_paths: Option<Vec<PathName>>,
+    /// Origins of pages that may use them.
+    pub websocket_origins: Option<Vec<Origin>>,
+    /// Most bytes of a message.
+    pub websocket_max_message: Option<Within<1_024, 16_777_216>>,
+    /// Seconds without a byte of a WebSocket's client after which it is pinged.
+    pub websocket_ping: Option<Seconds>,
+    /// Seconds for its answer.
+    pub websocket_pong: Option<Seconds>,
     /// Seconds that held requests get after SIGTERM.
     pub drain_timeout: Option<Seconds>,
     /// Whether several processes share the port.
@@ -294,6 +318,7 @@ impl File {
         set(&mut to.bounds.body, self.max_body);
         set(&mut to.bounds.head.bytes, self.max_head);
         set(&mut to.bounds.head.fields, self.max_headers);
+        set(&mut to.bounds.message, self.websocket_max_message);
     }
 
     /// What no single key shows to be wrong.

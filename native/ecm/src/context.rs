@@ -17,6 +17,7 @@ use crate::refusals::{RefusalLog, Refusals};
 use crate::server::figures::Told;
 use crate::slab;
 use crate::tls::Secure;
+use crate::websocket::WebSockets;
 
 /// What happened since the start, for the log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +45,7 @@ pub(crate) struct Context<'a> {
     /// For a client that came by TLS.
     pub(crate) secure: Option<Secure<'a>>,
     pub(crate) require_tls: bool,
+    pub(crate) websocket: &'a WebSockets,
     /// The link of its virtual connection, or the one that a new one would go to; `None`: no link is up.
     pub(crate) link: Option<&'a mut Link>,
     pub(crate) counters: &'a mut Counters,
@@ -159,6 +161,22 @@ impl Io for Context<'_> {
         while self.link.as_ref().is_some_and(|link| link.closing.contains(&self.id)) {
             self.id = slab::next(self.id);
         }
+    }
+
+    fn ends_websocket(&self, path: &[u8]) -> bool {
+        self.serves_xmpp() && self.websocket.has_path(path)
+    }
+
+    fn serves_xmpp(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.serves_xmpp())
+    }
+
+    fn allows_origin(&self, origin: &[u8]) -> bool {
+        self.websocket.allows(origin)
+    }
+
+    fn message(&mut self) {
+        self.traffic.messages += 1;
     }
 
     fn requested(&mut self) {

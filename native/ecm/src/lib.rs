@@ -42,6 +42,7 @@ pub mod signals;
 mod slab;
 mod systemd;
 pub mod tls;
+pub mod websocket;
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -75,6 +75,8 @@ pub(crate) struct Link {
     written: usize,
     /// What the other end accepts for a new connection, while the link is up.
     window: Option<u32>,
+    /// The other end takes connections of kind XMPP.
+    serves_xmpp: bool,
     /// When something was last heard, and when it was last asked for.
     heard: Instant,
     pinged: Instant,
@@ -108,6 +110,7 @@ impl Link {
             output: Vec::new(),
             written: 0,
             window: None,
+            serves_xmpp: false,
             heard: now,
             pinged: now,
             ping: config.link_ping,
@@ -142,6 +145,11 @@ impl Link {
         self.readable |= event.is_readable() || self.ended;
     }
 
+    /// Whether the other end takes connections of kind XMPP.
+    pub(crate) fn serves_xmpp(&self) -> bool {
+        self.serves_xmpp
+    }
+
     /// Puts a frame into the output.
     pub(crate) fn send(&mut self, frame: &Frame<'_>) {
         frame.encode(&mut self.output);
@@ -156,6 +164,7 @@ impl Link {
         let window = match frame {
             Frame::Hello(hello) => {
                 self.name = hello.name.escape_debug().to_string();
+                self.serves_xmpp = hello.features & Hello::XMPP != 0;
                 handshake.hello(hello)?
             }
             Frame::Auth(payload) => handshake.auth(payload, &mut self.output)?,

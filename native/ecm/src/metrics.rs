@@ -54,6 +54,8 @@ pub(crate) struct Traffic {
     pub(crate) websockets: u64,
     /// Whole requests that ejabberd got.
     pub(crate) requests: u64,
+    /// Whole messages of WebSockets that ejabberd got.
+    pub(crate) messages: u64,
     /// Bytes from clients and to clients.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -121,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) opened: AtomicU64,
     pub(crate) websockets: AtomicU64,
     pub(crate) requests: AtomicU64,
+    pub(crate) messages: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) links: AtomicU64,
@@ -149,6 +152,7 @@ impl Shared {
             opened: zero(),
             websockets: zero(),
             requests: zero(),
+            messages: zero(),
             bytes_in: zero(),
             bytes_out: zero(),
             links: zero(),
@@ -184,6 +188,7 @@ impl Shared {
         set(&self.opened, counters.opened);
         set(&self.websockets, traffic.websockets);
         set(&self.requests, traffic.requests);
+        set(&self.messages, traffic.messages);
         set(&self.bytes_in, traffic.bytes_in);
         set(&self.bytes_out, traffic.bytes_out);
         set(&self.links, gauges.links);

@@ -169,6 +169,7 @@ impl Options {
         let trusted =
             guard.trusted_proxies.iter().map(|network| Value::String(network.to_string())).collect();
         let number = |number: i64| Some(Value::Integer(number));
+        let texts = |texts: &[String]| Some(Value::Array(texts.iter().cloned().map(Value::String).collect()));
         let format = match self.log_format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -208,6 +209,11 @@ impl Options {
             ("max_body", number(i64::try_from(guard.bounds.body).unwrap_or(i64::MAX))),
             ("max_head", count(guard.bounds.head.bytes)),
             ("max_headers", count(guard.bounds.head.fields)),
+            ("websocket_paths", texts(&config.websocket.paths)),
+            ("websocket_origins", config.websocket.origins.as_deref().and_then(texts)),
+            ("websocket_max_message", number(i64::from(guard.bounds.message))),
+            ("websocket_ping", seconds(config.websocket.ping)),
+            ("websocket_pong", seconds(config.websocket.pong)),
             ("drain_timeout", seconds(config.drain_timeout)),
             ("reuse_port", Some(Value::Boolean(self.reuse_port))),
             ("admin", config.admin.and_then(|address| text(&address))),

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod plain;
+pub mod socket;
 pub mod table;
 
 /// Input that is read as numbers.

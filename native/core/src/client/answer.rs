@@ -14,6 +14,11 @@ impl Client {
             match u32::try_from(payload.len()).ok().and_then(|length| self.allowed.checked_sub(length)) {
                 // Memory is short, and this one does not read: it goes first.
                 Some(_) if self.pending() > 0 && io.crowded() => self.abort(CloseReason::Limit, io),
+                Some(allowed) if self.is_socket() => {
+                    self.allowed = allowed;
+                    self.socket_data(payload, io);
+                    self.grant(io);
+                }
                 Some(allowed) if asked_for => {
                     self.allowed = allowed;
                     let first = !std::mem::replace(&mut self.flags.answered, true);
@@ -93,6 +98,7 @@ impl Client {
     pub fn closed(&mut self, reason: CloseReason, io: &mut dyn Io) {
         self.say_close(CloseReason::Normal, io);
         match reason {
+            _ if self.is_socket() => self.end_socket(Some(reason), io),
             CloseReason::Shutdown | CloseReason::Limit => {
                 self.lose_node(Refusal::NodeBusy, 503, "the chat server does not take the request now", io);
             }
@@ -107,7 +113,10 @@ impl Client {
     /// The node does not know the connection (any more): as [`Client::closed`], but nobody waits for our close.
     pub fn unknown(&mut self, io: &mut dyn Io) {
         self.flags.open = false;
-        self.lose_node(Refusal::NodeLost, 502, "the chat server lost the connection", io);
+        match self.is_socket() {
+            true => self.end_socket(Some(CloseReason::Internal), io),
+            false => self.lose_node(Refusal::NodeLost, 502, "the chat server lost the connection", io),
+        }
         self.settle();
     }
 
@@ -115,8 +124,13 @@ impl Client {
     /// come is told to try again; others are closed. So is one that has not taken all that was sent to it: the next
     /// link's node gets credit for a whole window, and both together may not be held.
     pub fn link_lost(&mut self, io: &mut dyn Io) {
-        self.flags.open = false;
-        if self.in_flight() || self.pending() > 0 {
+        let was_open = std::mem::take(&mut self.flags.open);
+        if self.is_socket() {
+            // One that has sent no message yet will open another one.
+            if was_open {
+                self.end_socket(None, io);
+            }
+        } else if self.in_flight() || self.pending() > 0 {
             self.lose_node(Refusal::NoLink, 503, "the chat server was lost", io);
         }
         self.settle();
@@ -165,6 +179,10 @@ impl Client {
     pub fn timeout(&mut self, io: &mut dyn Io) {
         match self.timer() {
             Timer::None => {}
+            Timer::Linger if self.stage == Stage::Deaf => self.late_node(io),
+            Timer::Ping => self.silent(io),
+            Timer::Pong => self.gone(io),
+            Timer::Message => self.late_message(io),
             Timer::Idle | Timer::Send | Timer::Linger => self.abort(CloseReason::Timeout, io),
             Timer::Head => self.refuse(Refusal::HeadTimeout, 408, "the request head took too long", io),
             Timer::Body if self.flags.answered => self.abort(CloseReason::Timeout, io),
@@ -179,6 +197,7 @@ impl Client {
         match self.stage {
             Stage::Head if self.held_input() == 0 && self.pending() == 0 => self.stage = Stage::Closed,
             Stage::Flush | Stage::Linger | Stage::Closed => {}
+            Stage::Socket | Stage::Pinged | Stage::Deaf => self.stop_socket(io),
             _ => self.lose_node(Refusal::Stopping, 503, "the connection manager stops", io),
         }
         self.settle();
@@ -218,7 +237,7 @@ impl Client {
     }
 
     /// Closes at once, whatever is held.
-    fn abort(&mut self, reason: CloseReason, io: &mut dyn Io) {
+    pub(super) fn abort(&mut self, reason: CloseReason, io: &mut dyn Io) {
         self.say_close(reason, io);
         self.stage = Stage::Closed;
         self.work = None;
@@ -233,7 +252,7 @@ impl Client {
     }
 
     /// Nothing more is accepted: only the output is kept.
-    fn finish(&mut self, io: &mut dyn Io) {
+    pub(super) fn finish(&mut self, io: &mut dyn Io) {
         if matches!(self.stage, Stage::Linger | Stage::Closed) {
             return;
         }

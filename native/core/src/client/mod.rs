@@ -5,8 +5,9 @@
 //!          head complete                    all of the body handed on        ready(0)
 //!   Head ───────────────▶ Collect ──┬──────────────────────────▶ Answer ───────────────▶ Head
 //!    │  (small or chunked body)     │                              ▲ │ ready(1)
-//!    └──────────────────▶ Stream ───┴──────────────────────────────┘ └──────▶ Tunnel
-//!       (long body, under credit)
+//!    ├──────────────────▶ Stream ───┴──────────────────────────────┘ └──────▶ Tunnel
+//!    │  (long body, under credit)
+//!    └─ a WebSocket that ends here ─▶ Socket (see `websocket`)
 //!   Head ──head of another client behind the same proxy──▶ Turn ──answers taken──▶ Head
 //!   any ──refused, closed, timeout──▶ Flush ──all written──▶ Linger ──client's end, or timeout──▶ Closed
 //! ```
@@ -17,6 +18,7 @@
 //! | --- | --- |
 //! | `request` | from the client to the node |
 //! | `answer` | from the node to the client, and every end |
+//! | `websocket` | a client whose WebSocket ends here |
 //! | `refusal` | why a client is refused |
 
 mod answer;
@@ -25,6 +27,7 @@ mod request;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod websocket;
 
 use std::net::SocketAddr;
 
@@ -32,7 +35,7 @@ pub use refusal::Refusal;
 
 use crate::http::{Head, HeadLimits, chunked};
 use crate::limits;
-use crate::link::Frame;
+use crate::link::{Frame, messages};
 
 /// What a client connection needs of the world around it. One implementation does I/O, another one is a test.
 pub trait Io {
@@ -76,6 +79,22 @@ pub trait Io {
     fn draining(&self) -> bool {
         false
     }
+    /// Whether WebSockets for this path (without a query) end here.
+    fn ends_websocket(&self, path: &[u8]) -> bool {
+        let _ = path;
+        false
+    }
+    /// Whether the node takes virtual connections of kind XMPP.
+    fn serves_xmpp(&self) -> bool {
+        false
+    }
+    /// Whether pages of this origin may use WebSockets that end here.
+    fn allows_origin(&self, origin: &[u8]) -> bool {
+        let _ = origin;
+        true
+    }
+    /// A whole message of a WebSocket is with the node.
+    fn message(&mut self) {}
     /// A whole request is with the node.
     fn requested(&mut self) {}
     /// The first bytes of the node's answer have come.
@@ -102,6 +121,8 @@ pub struct Bounds {
     pub body: u64,
     /// Most requests of one connection, at least 1.
     pub requests: u16,
+    /// Most bytes of a message of a WebSocket that ends here.
+    pub message: u32,
 }
 
 impl Default for Bounds {
@@ -110,6 +131,7 @@ impl Default for Bounds {
             head: HeadLimits::default(),
             body: limits::MAX_BODY,
             requests: limits::MAX_REQUESTS_PER_CLIENT,
+            message: limits::MAX_STANZA,
         }
     }
 }
@@ -130,6 +152,12 @@ enum Stage {
     Answer,
     /// Bytes pass both ways.
     Tunnel,
+    /// A WebSocket that ends here.
+    Socket,
+    /// The same, and the client was asked whether it is there.
+    Pinged,
+    /// The same, of which nothing more is read, because of what the client sent.
+    Deaf,
     /// Nothing more is accepted; the rest of the output is written.
     Flush,
     /// Everything was written and our end of the stream closed; what comes is dropped. Closing at once would make the
@@ -155,13 +183,19 @@ pub enum Timer {
     Send,
     /// [`limits::LINGER_TIMEOUT`]; never restarted.
     Linger,
+    /// [`limits::WEBSOCKET_PING`], restarted whenever bytes come: then a WebSocket is pinged.
+    Ping,
+    /// [`limits::WEBSOCKET_PONG`]; never restarted.
+    Pong,
+    /// [`limits::BODY_TIMEOUT`], from the first byte of a message; never restarted.
+    Message,
 }
 
 impl Timer {
     /// Whether progress starts this limit anew.
     #[must_use]
     pub fn restarts(self) -> bool {
-        matches!(self, Self::Body | Self::Send)
+        matches!(self, Self::Body | Self::Send | Self::Ping)
     }
 }
 
@@ -199,6 +233,12 @@ struct Work {
     output: Vec<u8>,
     /// Bytes of `output` that were written.
     written: usize,
+    /// A message of a WebSocket, as far as it came.
+    incoming: websocket::Incoming,
+    /// Where the node's messages stand.
+    reader: messages::Reader,
+    /// Payload of the last ping that is not answered yet.
+    pong: Option<Vec<u8>>,
 }
 
 impl Work {
@@ -208,6 +248,9 @@ impl Work {
             && self.remaining == 0
             && self.chunked.is_none()
             && self.output.is_empty()
+            && self.incoming.is_idle()
+            && self.reader.is_between()
+            && self.pong.is_none()
     }
 }
 
@@ -248,7 +291,9 @@ impl Client {
         let credit = self.credit as usize;
         let held = self.held_input();
         let room = match self.stage {
-            Stage::Head | Stage::Collect | Stage::Linger => limits::DATA_CHUNK,
+            Stage::Head | Stage::Collect | Stage::Linger | Stage::Deaf => limits::DATA_CHUNK,
+            Stage::Socket | Stage::Pinged if self.unsent() > 0 || self.pending() > limits::DATA_CHUNK => 0,
+            Stage::Socket | Stage::Pinged => limits::DATA_CHUNK,
             Stage::Answer if self.flags.last => 0,
             Stage::Answer => limits::PIPELINE.saturating_sub(held),
             Stage::Stream if held == 0 && self.unsent() == 0 => {
@@ -276,7 +321,7 @@ impl Client {
     /// Whether a request or a tunnel is with the node.
     #[must_use]
     pub fn in_flight(&self) -> bool {
-        matches!(self.stage, Stage::Stream | Stage::Answer | Stage::Tunnel)
+        matches!(self.stage, Stage::Stream | Stage::Answer | Stage::Tunnel) || self.is_socket()
     }
 
     /// Whether the request was handed on and nothing of the client is wanted but that it stays.
@@ -288,7 +333,7 @@ impl Client {
     /// Whether it is a tunnel: a WebSocket.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.stage == Stage::Tunnel
+        self.stage == Stage::Tunnel || self.is_socket()
     }
 
     /// Whether the connection ends when its output is written.
@@ -301,14 +346,18 @@ impl Client {
     #[must_use]
     pub fn timer(&self) -> Timer {
         match self.stage {
-            Stage::Linger => Timer::Linger,
+            Stage::Linger | Stage::Deaf => Timer::Linger,
             Stage::Closed => Timer::None,
             _ if self.pending() > 0 => Timer::Send,
             Stage::Flush => Timer::Send,
             Stage::Head if self.held_input() == 0 => Timer::Idle,
             Stage::Head => Timer::Head,
-            Stage::Collect => Timer::Body,
             // Without credit it is the node that is slow, not the client.
+            Stage::Socket | Stage::Pinged if self.unsent() > 0 => Timer::None,
+            Stage::Socket | Stage::Pinged if self.is_within_message() => Timer::Message,
+            Stage::Socket => Timer::Ping,
+            Stage::Pinged => Timer::Pong,
+            Stage::Collect => Timer::Body,
             Stage::Stream if self.room() > 0 => Timer::Body,
             Stage::Turn | Stage::Stream | Stage::Answer | Stage::Tunnel => Timer::None,
         }
@@ -319,7 +368,8 @@ impl Client {
     pub fn heap(&self) -> usize {
         self.work.as_ref().map_or(0, |work| {
             let body = work.chunked.as_ref().map_or(0, |(_, body)| body.capacity());
-            size_of::<Work>() + work.input.capacity() + work.up.capacity() + work.output.capacity() + body
+            let vectors = [&work.input, &work.up, &work.output].map(Vec::capacity);
+            size_of::<Work>() + vectors.iter().sum::<usize>() + work.incoming.heap() + body
         })
     }
 

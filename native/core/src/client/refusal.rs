@@ -46,6 +46,10 @@ pub enum Refusal {
     NodeLost,
     /// The connection manager stops: 503.
     Stopping,
+    /// A malformed WebSocket handshake: 400, 426; or what a client sent over a WebSocket: closed with its code.
+    WebSocket,
+    /// A page of an origin that may not use WebSockets here: 403.
+    Origin,
 }
 
 impl Refusal {
@@ -53,7 +57,7 @@ impl Refusal {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Unsupported,
         Self::HeadTooLarge,
@@ -72,6 +76,8 @@ impl Refusal {
         Self::NodeBusy,
         Self::NodeLost,
         Self::Stopping,
+        Self::WebSocket,
+        Self::Origin,
     ];
 
     /// A short name of lower-case letters and `_`, for a metric's label. It never changes.
@@ -96,6 +102,8 @@ impl Refusal {
             Self::NodeBusy => "node_busy",
             Self::NodeLost => "node_lost",
             Self::Stopping => "stopping",
+            Self::WebSocket => "websocket",
+            Self::Origin => "origin",
         }
     }
 
@@ -109,7 +117,9 @@ impl Refusal {
             | Self::ProxyUntrusted
             | Self::ProxyMalformed
             | Self::TlsRequired
-            | Self::TlsHandshake => CloseReason::Protocol,
+            | Self::TlsHandshake
+            | Self::WebSocket
+            | Self::Origin => CloseReason::Protocol,
             Self::HeadTimeout | Self::BodyTimeout | Self::ProxyTimeout => CloseReason::Timeout,
             Self::AddressClients | Self::AddressRate | Self::Memory => CloseReason::Limit,
             Self::NoLink | Self::Stopping => CloseReason::Shutdown,
@@ -140,6 +150,8 @@ impl fmt::Display for Refusal {
             Self::NodeBusy => "ejabberd is full or stopping",
             Self::NodeLost => "ejabberd closed the connection without an answer",
             Self::Stopping => "the connection manager stops",
+            Self::WebSocket => "WebSocket that breaks its rules or limits (websocket_max_message)",
+            Self::Origin => "WebSocket of a page that may not connect (websocket_origins)",
         })
     }
 }
@@ -179,6 +191,6 @@ mod tests {
             assert_eq!(Refusal::ALL.iter().filter(|other| other.name() == name).count(), 1, "{name}");
             assert!(!refusal.to_string().is_empty());
         }
-        assert_eq!(Refusal::Stopping as usize + 1, Refusal::COUNT);
+        assert_eq!(Refusal::Origin as usize + 1, Refusal::COUNT);
     }
 }

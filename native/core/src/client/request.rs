@@ -54,8 +54,9 @@ impl Client {
                 Stage::Collect => self.collect(rest, io),
                 Stage::Stream => self.stream(rest, io),
                 Stage::Tunnel => self.tunnel(rest, io),
+                Stage::Socket | Stage::Pinged => self.socket(rest, io),
                 Stage::Turn | Stage::Answer => 0,
-                Stage::Flush | Stage::Linger | Stage::Closed => rest.len(),
+                Stage::Deaf | Stage::Flush | Stage::Linger | Stage::Closed => rest.len(),
             };
             if used == 0 {
                 break;
@@ -138,6 +139,9 @@ impl Client {
         if io.crowded() {
             return self.refuse(Refusal::Memory, 503, "too busy", io);
         }
+        if head.upgrade && io.ends_websocket(path(&bytes[head.target.clone()])) {
+            return self.shake_hands(bytes, head, io);
+        }
         if matches!(head.body, Body::Length(length) if length > most) {
             return self.refuse(Refusal::BodyTooLarge, 413, "request body too large", io);
         }
@@ -210,19 +214,12 @@ impl Client {
 
     /// Gives the request to the node, as far as it is there; opens the virtual connection for the first one.
     fn hand_over(&mut self, next: Stage, io: &mut dyn Io) {
-        let Some(window) = io.window() else {
+        if io.window().is_none() {
             // The link went away while the body was collected.
             return self.refuse(Refusal::NoLink, 503, "the chat server is not connected", io);
-        };
-        if !self.flags.open {
-            let Some((client, local)) = io.addresses() else {
-                return self.gone(io);
-            };
-            let open = Open { kind: Kind::Http, tls: io.is_tls(), client, local };
-            io.frame(&Frame::Open { id: io.id(), open });
-            self.flags.open = true;
-            self.credit = window;
-            self.allowed = limits::WINDOW;
+        }
+        if !self.flags.open && !self.open(Kind::Http, io) {
+            return self.gone(io);
         }
         self.stage = next;
         self.send_up(io);
@@ -231,7 +228,18 @@ impl Client {
         }
     }
 
-    /// Sends as much of the request as credit allows.
+    /// Opens the virtual connection; false: the link, or the client, is gone.
+    pub(super) fn open(&mut self, kind: Kind, io: &mut dyn Io) -> bool {
+        let (Some(window), Some((client, local))) = (io.window(), io.addresses()) else { return false };
+        let open = Open { kind, tls: io.is_tls(), client, local };
+        io.frame(&Frame::Open { id: io.id(), open });
+        self.flags.open = true;
+        self.credit = window;
+        self.allowed = limits::WINDOW;
+        true
+    }
+
+    /// Sends as much of the request, or of messages, as credit allows.
     pub(super) fn send_up(&mut self, io: &mut dyn Io) {
         let id = io.id();
         let Some(work) = &mut self.work else { return };
@@ -280,4 +288,9 @@ impl Client {
         }
         take
     }
+}
+
+/// A request's target without its query.
+fn path(target: &[u8]) -> &[u8] {
+    target.split(|byte| *byte == b'?').next().unwrap_or_default()
 }

@@ -27,12 +27,15 @@ pub const RETRY_AFTER: u16 = 5;
 /// The answer closes the connection, and any origin may read it: without the CORS fields a browser hides the status, and
 /// when to try again, from the chat client in the page. 429 and 503 say when that is. `reason` is text of ours, never the peer's.
 pub fn write(status: u16, reason: &str, is_head: bool, out: &mut Vec<u8>) {
-    let retry =
-        if matches!(status, 429 | 503) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
+    let more = match status {
+        429 | 503 => format!("Retry-After: {RETRY_AFTER}\r\n"),
+        426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
+        _ => String::new(),
+    };
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
          Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: Content-Type\r\n\
-         Access-Control-Expose-Headers: Retry-After\r\nCache-Control: no-store\r\n{retry}Connection: close\r\n\r\n",
+         Access-Control-Expose-Headers: Retry-After\r\nCache-Control: no-store\r\n{more}Connection: close\r\n\r\n",
         phrase(status),
         reason.len() + 1,
     );
@@ -60,6 +63,7 @@ pub fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",

@@ -89,6 +89,8 @@ impl Collector for Manager {
         counter(to, "megaphone_virtual_connections", "Virtual connections opened", get(&shared.opened))?;
         counter(to, "megaphone_websockets", "Connections that became WebSockets", get(&shared.websockets))?;
         counter(to, "megaphone_requests", "Whole requests given to ejabberd", get(&shared.requests))?;
+        let help = "Whole messages of WebSockets given to ejabberd";
+        counter(to, "megaphone_messages", help, get(&shared.messages))?;
         let reasons = Refusal::ALL.into_iter().map(Refusal::name).zip(shared.refused.iter().map(get));
         let kind = ("megaphone_refused", "Requests refused, by reason", MetricType::Counter);
         family(to, kind, "reason", reasons, ConstCounter::new)?;

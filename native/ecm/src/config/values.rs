@@ -245,6 +245,45 @@ impl TryFrom<String> for Name {
     }
 }
 
+/// The path of a request, in a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct PathName(pub(super) String);
+
+impl TryFrom<String> for PathName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_good = text.starts_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+        if is_good {
+            return Ok(Self(text));
+        }
+        Err(format!(
+            "`{}` is no path of a request, as in /ws: it has no query, and no spaces",
+            text.escape_debug()
+        ))
+    }
+}
+
+/// An origin of pages (RFC 6454), in a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Origin(pub(super) String);
+
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let host = text.split_once("://").map_or("", |(_, host)| host);
+        if !host.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) && !host.contains('/') {
+            return Ok(Self(text));
+        }
+        let shown = text.escape_debug();
+        Err(format!("`{shown}` is no origin of a page, as in https://chat.example or http://localhost:8080"))
+    }
+}
+
 /// A secret in a file. An error says nothing of it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]

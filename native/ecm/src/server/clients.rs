@@ -93,6 +93,7 @@ impl Server {
             stream,
             secure,
             require_tls: self.config.require_tls,
+            websocket: &self.config.websocket,
             link: place.and_then(|place| self.links.get(place)),
             counters: &mut self.counters,
             guard: &mut self.guard,

@@ -140,12 +140,20 @@ impl Server {
         let idle = millis(limits::DRAIN_IDLE).min(self.config.idle_timeout);
         self.config.idle_timeout = idle;
         let deadline = self.tick().saturating_add(ticks(idle).max(1));
-        for index in 0..self.slab.capacity() {
+        // WebSockets are closed one after the other, so that they do not all come back at once; one that is busy then, when it
+        // is silent for a moment.
+        self.config.websocket.ping = millis(limits::DRAIN_IDLE);
+        let (tick, span) = (self.tick(), ticks(self.config.drain_timeout / 2).max(1) as usize);
+        let slots = self.slab.capacity();
+        for index in 0..slots {
             // Indexes are below 2^32.
-            if let Some(slot) = self.slab.at(index as u32)
-                && slot.timer == Timer::Idle
-            {
-                slot.deadline = slot.deadline.min(deadline);
+            let Some(slot) = self.slab.at(index as u32) else { continue };
+            match slot.timer {
+                Timer::Idle => slot.deadline = slot.deadline.min(deadline),
+                Timer::Ping | Timer::Pong => {
+                    slot.deadline = tick.saturating_add((index * span / slots) as u32)
+                }
+                _ => {}
             }
         }
     }

@@ -266,6 +266,9 @@ impl Config {
             Timer::Body => self.body_timeout,
             Timer::Send => self.send_timeout,
             Timer::Linger => self.linger_timeout,
+            Timer::Ping => self.websocket.ping,
+            Timer::Pong => self.websocket.pong,
+            Timer::Message => self.body_timeout,
         };
         ticks(limit).max(1)
     }

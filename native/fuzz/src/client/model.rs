@@ -309,6 +309,7 @@ impl Model {
     pub(super) fn timeout(&mut self, timer: Timer) {
         match timer {
             Timer::None => {}
+            Timer::Ping | Timer::Pong | Timer::Message => unreachable!("no WebSocket ends here"),
             Timer::Idle | Timer::Send | Timer::Linger => self.abort(CloseReason::Timeout),
             Timer::Body if self.answered => self.abort(CloseReason::Timeout),
             // What is there of a head does not count as one.
