@@ -4,7 +4,7 @@
 
 -include("megaphone_test.hrl").
 
--export([connect/2, post/3, send/3, read/1, bosh_login/1, bosh_login/2, bosh/4, bosh_send/5, bosh_end/3, websocket_login/1, until/2]).
+-export([connect/2, post/3, send/3, read/1, bosh_login/1, bosh_login/2, bosh/4, bosh_send/5, bosh_end/3, websocket_login/1, text/2, until/2]).
 
 -define(STREAM, "xmlns:xmpp='urn:xmpp:xbosh'").
 -define(HTTPBIND, "xmlns='http://jabber.org/protocol/httpbind'").
@@ -120,8 +120,12 @@ websocket_login(Socket) ->
 %% Clients mask what they send, here by nothing.
 -spec text(gen_tcp:socket(), iodata()) -> ok.
 text(Socket, Text) ->
-    Size = iolist_size(Text),
-    gen_tcp:send(Socket, [<<1:1, 0:3, 1:4, 1:1, 126:7, Size:16, 0:32>>, Text]).
+    Length =
+        case iolist_size(Text) of
+            Size when Size < 126 -> <<Size:7>>;
+            Size -> <<126:7, Size:16>>
+        end,
+    gen_tcp:send(Socket, [<<1:1, 0:3, 1:4, 1:1, Length/bitstring, 0:32>>, Text]).
 
 %% The first message with this text.
 -spec until(gen_tcp:socket(), string()) -> binary().
