@@ -67,7 +67,7 @@ plan(#{quick := Quick, settings := Settings}) ->
             false -> "1000,2000,4000"
         end,
     Kinds = string:lexemes(Get("kind", "stock-bosh2,bosh2"), ","),
-    Known = ["stock-bosh", "stock-bosh2", "stock-ws", "stock-tcp", "bosh", "bosh2"],
+    Known = ["stock-bosh", "stock-bosh2", "stock-ws", "stock-tcp", "bosh", "bosh2", "ws"],
     Kinds -- Known =:= [] orelse error({no_such_kind, Kinds -- Known, Known}),
     Memory = Get("idle-memory", "none"),
     lists:member(Memory, ["none", "keep", "collect", "hibernate_bosh", "hibernate"]) orelse error({no_such_idle_memory, Memory}),
