@@ -3,6 +3,7 @@
 mod drain;
 mod insecure;
 mod mishaps;
+mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -18,6 +19,11 @@ struct World {
     takes: usize,
     crowded: bool,
     draining: bool,
+    /// WebSockets end here.
+    ends_websocket: bool,
+    refuses_origins: bool,
+    /// Kinds of virtual connections that were opened.
+    opened: Vec<crate::link::Kind>,
     /// Whole requests that went to the node, and answers that began.
     counted: (usize, usize),
     wire: Vec<u8>,
@@ -33,6 +39,9 @@ impl World {
             takes: usize::MAX,
             crowded: false,
             draining: false,
+            ends_websocket: false,
+            refuses_origins: false,
+            opened: Vec::new(),
             counted: (0, 0),
             wire: Vec::new(),
             taken: Vec::new(),
@@ -82,7 +91,19 @@ impl Io for World {
     }
     fn frame(&mut self, frame: &Frame<'_>) {
         assert!(self.window.is_some(), "{} frame without a link", frame.name());
+        if let Frame::Open { open, .. } = frame {
+            self.opened.push(open.kind);
+        }
         frame.encode(&mut self.wire);
+    }
+    fn ends_websocket(&self, path: &[u8]) -> bool {
+        self.ends_websocket && path == b"/ws"
+    }
+    fn serves_xmpp(&self) -> bool {
+        self.ends_websocket && self.window.is_some()
+    }
+    fn allows_origin(&self, _: &[u8]) -> bool {
+        !self.refuses_origins
     }
     fn write(&mut self, bytes: &[u8]) -> usize {
         assert!(!self.ended);
