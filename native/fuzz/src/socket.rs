@@ -201,7 +201,7 @@ pub fn run<'a>(input: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
             piece = later;
         }
     }
-    while world.open && !world.reader.is_between() {
+    while world.open && client.is_socket() && (client.room() == 0 || !world.reader.is_between()) {
         world.credit += 40;
         client.grant_credit(40, &mut world);
     }
