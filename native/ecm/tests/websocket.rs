@@ -1,5 +1,7 @@
 //! WebSockets that end in the connection manager, with tungstenite's client at the one end and a scripted node at the other.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
