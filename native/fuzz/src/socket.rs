@@ -66,9 +66,13 @@ pub fn read(input: &[u8]) -> (Vec<Vec<u8>>, End) {
                 (8, []) => return (messages, End::Closed),
                 (8, [high, low, text @ ..]) => {
                     let code = u16::from_be_bytes([*high, *low]);
-                    let good = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
-                        && std::str::from_utf8(text).is_ok();
-                    return (messages, if good { End::Closed } else { End::Fault(Fault::Protocol) });
+                    let good = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+                    let end = match std::str::from_utf8(text) {
+                        _ if !good => End::Fault(Fault::Protocol),
+                        Ok(_) => End::Closed,
+                        Err(_) => End::Fault(Fault::Encoding),
+                    };
+                    return (messages, end);
                 }
                 (8, _) => return (messages, End::Fault(Fault::Protocol)),
                 _ => continue,

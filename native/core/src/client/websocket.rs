@@ -123,8 +123,11 @@ impl Client {
         }
     }
 
-    fn violated(&mut self, _: Violation, bytes: &[u8], io: &mut dyn Io) -> usize {
-        self.fault(Fault::Protocol, code::PROTOCOL, io);
+    fn violated(&mut self, violation: Violation, bytes: &[u8], io: &mut dyn Io) -> usize {
+        match violation {
+            Violation::CloseText => self.fault(Fault::Encoding, code::NOT_UTF8, io),
+            _ => self.fault(Fault::Protocol, code::PROTOCOL, io),
+        }
         bytes.len()
     }
 

@@ -39,7 +39,7 @@ pub struct Frame {
     pub mask: [u8; 4],
 }
 
-/// What breaks the protocol: the connection fails with 1002.
+/// What breaks the protocol: the connection fails with 1002, but for [`Violation::CloseText`] with 1007.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// A reserved bit, with no extension agreed on.
@@ -54,8 +54,10 @@ pub enum Violation {
     Control,
     /// A part without a first one, or a new message within another one.
     Order,
-    /// A close frame with an impossible code, or whose text is not UTF-8.
+    /// A close frame with an impossible code, or half of one.
     Close,
+    /// A close frame whose text is not UTF-8.
+    CloseText,
 }
 
 impl fmt::Display for Violation {
@@ -68,6 +70,7 @@ impl fmt::Display for Violation {
             Self::Control => "malformed control frame",
             Self::Order => "a part of no message, or a message within another",
             Self::Close => "malformed close frame",
+            Self::CloseText => "the text of a close frame is not UTF-8",
         })
     }
 }
@@ -162,18 +165,17 @@ fn header(opcode: OpCode, length: u64, out: &mut Vec<u8>) {
 /// The code of a client's close frame, `None` if it has none.
 ///
 /// # Errors
-/// [`Violation::Close`]: a payload of one byte, a code that must not be sent, or a text that is not UTF-8.
+/// [`Violation::Close`]: a payload of one byte, or a code that must not be sent; [`Violation::CloseText`].
 pub fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     match payload {
         [] => Ok(None),
         [high, low, text @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             let is_allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-            if is_allowed && std::str::from_utf8(text).is_ok() {
-                Ok(Some(code))
-            } else {
-                Err(Violation::Close)
+            if !is_allowed {
+                return Err(Violation::Close);
             }
+            std::str::from_utf8(text).map(|_| Some(code)).map_err(|_| Violation::CloseText)
         }
         [_] => Err(Violation::Close),
     }
@@ -284,6 +286,6 @@ mod tests {
         for bad in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
             assert_eq!(code(bad, b""), Err(Violation::Close), "{bad}");
         }
-        assert_eq!(code(1000, b"\xff"), Err(Violation::Close));
+        assert_eq!(code(1000, b"\xff"), Err(Violation::CloseText));
     }
 }

@@ -245,7 +245,8 @@ fn a_silent_client_is_pinged() {
 /// Each end has its code, on the link and for the client.
 #[test]
 fn ends_have_their_codes() {
-    let ends: [(&dyn Fn(&mut Client, &mut World), u16, &[&str]); 8] = [
+    type End = dyn Fn(&mut Client, &mut World);
+    let ends: [(&End, u16, &[&str]); 8] = [
         (&|client, world| client.input(&frame(0x88, b"\x0f\xa0bye"), world), 4000, &["close Normal"]),
         (&|client, world| client.input(&frame(0x88, b""), world), 1000, &["close Normal"]),
         (&|client, world| client.closed(CloseReason::Normal, world), 1000, &["close Normal"]),
