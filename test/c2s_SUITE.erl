@@ -95,16 +95,22 @@ a_user_is_one_process(Config) ->
     %% Ten users are ten processes and no port, and each has a session by WebSocket.
     Node = node_of(Config),
     _ = login(plain(Config)),
-    Count = fun() -> {call(Node, erlang, system_info, [process_count]), length(call(Node, erlang, ports, []))} end,
     Links = [megaphone_test_xmpp:new_link(plain(Config)) || _ <- lists:seq(1, 10)],
-    {Processes, Ports} = Count(),
+    Before = call(Node, erlang, processes, []),
+    Ports = call(Node, erlang, ports, []),
     Clients = [begin
         Client = megaphone_test_xmpp:attach(Link, {{192, 0, 2, 10}, 51000}),
         _ = open(Client),
         Client
     end || Link <- Links],
-    ?assertEqual({Processes + 10, Ports}, Count()),
-    ?assertEqual(10, length(Clients)).
+    New = call(Node, erlang, processes, []) -- Before,
+    %% One that made a call here is gone by now.
+    Kinds = [
+        proplists:get_value('$initial_call', Dictionary)
+     || Pid <- New, {dictionary, Dictionary} <- [call(Node, erlang, process_info, [Pid, dictionary])]
+    ],
+    ?assertEqual(lists:duplicate(length(Clients), {xmpp_stream_in, init, 1}), Kinds),
+    ?assertEqual([], call(Node, erlang, ports, []) -- Ports).
 
 the_session_has_the_clients_address(Config) ->
     %% IPv4 and IPv6, and the transport, as ejabberd shows them.
@@ -365,4 +371,6 @@ links_that_leave_websockets_to_ejabberd(Config) ->
     ok = megaphone_test_link:send(Link, {open, 7, 2, 0, {{192, 0, 2, 10}, 51000}, {{198, 51, 100, 1}, 443}}),
     ?assertMatch({error, 7, 0, _}, megaphone_test_link:next(Link)),
     ?assertMatch({close, 7, _}, megaphone_test_link:next(Link)),
+    ok = megaphone_test_link:send(Link, {close, 7, 0}),
+    {200, _, {ready, 7, 0}} = megaphone_test_link:ask(Link, 7, "/test/echo"),
     ok = megaphone_test_link:disconnect(Link).

@@ -29,7 +29,6 @@ all() ->
         id_in_use,
         late_frames,
         close_during_a_request,
-        kind_xmpp_is_refused,
         stale_socket_reaches_nobody
     ].
 
@@ -307,16 +306,6 @@ wait_for_close(Link, Id) ->
         {data, Id, _} -> wait_for_close(Link, Id);
         {ready, Id, 0} -> wait_for_close(Link, Id)
     end.
-
-kind_xmpp_is_refused(Config) ->
-    %% A connection of the kind that is reserved is refused by an error and a close; the link goes on.
-    Link = link_of(Config),
-    {open, 1, 1, Flags, Client, Local} = open(1),
-    ok = send(Link, {open, 1, 2, Flags, Client, Local}),
-    ?assertMatch([{close, 1, _}, {error, 1, _, _}], lists:sort([next(Link), next(Link)])),
-    ok = send(Link, {close, 1, 0}),
-    {200, _, {ready, 1, 0}} = ask(Link, 1, "/test/echo"),
-    close(Link, 1).
 
 stale_socket_reaches_nobody(Config) ->
     %% The socket of a connection whose link is gone answers closed, and nothing of it comes to a new link with the same ids.

@@ -34,6 +34,10 @@ parse(Text) ->
     end.
 
 %% `ok' with an equal term, or refused by both.
+compare(<<16#ef, 16#bb, 16#bf, _/binary>> = Text) ->
+    %% A mark of the order of bytes, which fast_xml passes over.
+    {error, {not_well_formed, _}} = parse(Text),
+    refused;
 compare(Text) ->
     case {parse(Text), fxml_stream:parse_element(Text)} of
         {{ok, El}, El} -> accepted;
