@@ -10,6 +10,9 @@
 -export([start_link/2, finish/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
+%% Batches that are written without a look at the mailbox. After most of them there is no other.
+-define(BATCHES, 8).
+
 -record(state, {
     link :: megaphone_nif:link(),
     socket :: megaphone_transport:transport(),
@@ -43,19 +46,21 @@ handle_cast(finish, State) ->
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, {shutdown, term()}, #state{}}.
 handle_info(megaphone_output, State) ->
-    write(State);
+    write(?BATCHES, State);
 handle_info(_Other, State) ->
     {noreply, State}.
 
--spec write(#state{}) -> {noreply, #state{}} | {stop, {shutdown, term()}, #state{}}.
-write(#state{link = Link, socket = Socket} = State) ->
+-spec write(non_neg_integer(), #state{}) -> {noreply, #state{}} | {stop, {shutdown, term()}, #state{}}.
+write(0, State) ->
+    %% By a message, so that others in the mailbox have their turn.
+    self() ! megaphone_output,
+    {noreply, State};
+write(Batches, #state{link = Link, socket = Socket} = State) ->
     case megaphone_nif:link_output(Link) of
         {ok, Frames} ->
             case megaphone_transport:send(Socket, Frames) of
                 ok ->
-                    %% By a message, so that others in the mailbox have their turn between batches.
-                    self() ! megaphone_output,
-                    {noreply, State};
+                    write(Batches - 1, State);
                 {error, Reason} ->
                     {stop, {shutdown, {send, megaphone_transport:error_name(Reason)}}, State}
             end;

@@ -102,7 +102,7 @@ struct Parser<'a, 'l> {
 }
 
 impl<'a> Parser<'a, '_> {
-    /// The usual XML declaration, which says nothing: version 1.0, and perhaps that it is UTF-8.
+    /// The usual XML declaration, which says nothing: version 1.0, perhaps that it is UTF-8, and that it stands alone or not.
     fn declaration(&mut self) -> Result<(), XmlError> {
         let scanner = &mut self.scanner;
         if !scanner.rest().starts_with(b"<?xml")
@@ -126,13 +126,17 @@ impl<'a> Parser<'a, '_> {
             let rest = &scanner.rest()[1..];
             let end = rest.iter().take(8).position(|byte| *byte == quote).ok_or(XmlError::Instruction)?;
             scanner.at += end + 2;
-            let is_known = values.iter().any(|known| known.eq_ignore_ascii_case(&rest[..end]));
+            // Names of encodings have no case.
+            let found = rest[..end].to_ascii_lowercase();
+            let found = if name == b"encoding" { &found } else { &rest[..end] };
+            let is_known = values.contains(&found);
             if is_known { Ok(true) } else { Err(XmlError::Instruction) }
         };
         if !value(b"version", &[b"1.0"])? {
             return Err(XmlError::Instruction);
         }
         value(b"encoding", &[b"utf-8"])?;
+        value(b"standalone", &[b"yes", b"no"])?;
         scanner.skip_space();
         if scanner.eat(b"?>") { Ok(()) } else { Err(XmlError::Instruction) }
     }
