@@ -1,7 +1,7 @@
 %% @private
 %% @doc Reads a link: one process per connection from an ECM, and the owner of its socket.
 %%
-%% It never blocks. Bytes come by `{active, once}', at most a buffer at a time, go to the native table in slices, and
+%% It never blocks. Bytes come by `{active, N}', at most a buffer at a time, go to the native table in slices, and
 %% whatever the table wants done (start a process for a request) is done here. Writing is the sender's work.
 %%
 %% ```
@@ -27,8 +27,11 @@
 -define(HANDOVER_TIMEOUT, 30000).
 %% How long the end of a link may take: for writing what is queued, and for the peer to close.
 -define(CLOSING_TIMEOUT, 2000).
-%% The most bytes that one message brings. Also what one link can make wait in this process.
+%% The most bytes that one message brings.
 -define(READ_BUFFER, 65536).
+%% So many of them come before the socket has to be asked again, which takes longer than to handle a stanza. Before a link is
+%% open, and when it ends, each is asked for.
+-define(READS, 16).
 
 -type phase() :: handover | opening | refusing | open | flushing | lingering.
 -type stop_reason() ::
@@ -126,6 +129,8 @@ handle_cast(_Other, State) ->
     {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> step().
+handle_info(read, #state{phase = open} = State) ->
+    activate(?READS, State);
 handle_info(listen, #state{phase = open} = State) ->
     silence(State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
@@ -141,10 +146,14 @@ handle_info(timeout, #state{phase = handover} = State) ->
 handle_info(Message, #state{transport = Transport} = State) ->
     socket_says(megaphone_transport:received(Transport, Message), State).
 
--spec socket_says({data, binary()} | closed | {error, term()} | no, #state{}) -> step().
+-spec socket_says({data, binary()} | passive | closed | {error, term()} | no, #state{}) -> step().
 socket_says({data, Data}, #state{phase = Phase} = State) when Phase =:= open; Phase =:= opening ->
     input(Data, State#state{silence = 0});
 socket_says({data, _Data}, State) ->
+    read_on(State);
+socket_says(passive, #state{phase = open} = State) ->
+    activate(?READS, State);
+socket_says(passive, State) ->
     read_on(State);
 socket_says(closed, State) ->
     finish(peer_closed, State);
@@ -250,6 +259,7 @@ start_sender(#state{socket = Socket, transport = Transport, link = Link, peer = 
 opened(#state{number = Number, peer = Peer} = State) ->
     ok = megaphone_gate:passed(self()),
     ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
+    self() ! read,
     _ = erlang:send_after(millis(link_ping), self(), listen),
     State#state{phase = open}.
 
@@ -283,8 +293,14 @@ format_address(_) ->
 %% ---- reading -------------------------------------------------------------------------------------------------
 
 -spec read_on(#state{}) -> step().
-read_on(#state{transport = Transport} = State) ->
-    case megaphone_transport:setopts(Transport, [{active, once}]) of
+read_on(#state{phase = open} = State) ->
+    {noreply, State};
+read_on(State) ->
+    activate(once, State).
+
+-spec activate(once | pos_integer(), #state{}) -> step().
+activate(Mode, #state{transport = Transport} = State) ->
+    case megaphone_transport:setopts(Transport, [{active, Mode}]) of
         ok -> {noreply, State};
         {error, _} -> finish(peer_closed, State)
     end.

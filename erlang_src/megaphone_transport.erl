@@ -64,11 +64,13 @@ close({Module, Socket}) ->
     ok.
 
 %% @doc What a message to the owner says of the socket; `no': nothing.
--spec received(transport(), term()) -> {data, binary()} | closed | {error, term()} | no.
+-spec received(transport(), term()) -> {data, binary()} | passive | closed | {error, term()} | no.
 received({gen_tcp, Socket}, {tcp, Socket, Data}) -> {data, Data};
+received({gen_tcp, Socket}, {tcp_passive, Socket}) -> passive;
 received({gen_tcp, Socket}, {tcp_closed, Socket}) -> closed;
 received({gen_tcp, Socket}, {tcp_error, Socket, Reason}) -> {error, Reason};
 received({ssl, Socket}, {ssl, Socket, Data}) -> {data, Data};
+received({ssl, Socket}, {ssl_passive, Socket}) -> passive;
 received({ssl, Socket}, {ssl_closed, Socket}) -> closed;
 received({ssl, Socket}, {ssl_error, Socket, Reason}) -> {error, Reason};
 received(_, _) -> no.
