@@ -1,7 +1,7 @@
 //! WebSockets by case: those that the Autobahn suite has (its sections 1 to 7 and 10, written anew), each against a second
 //! implementation: tungstenite's server, which gets the same bytes. Both echo; what the client hears must be the same.
 //!
-//! The suite itself (PyPI, autobahntestsuite) needs Python 2. Its messages of bytes are refused here (RFC 7395, 3.2), so
+//! The suite itself needs Python 2.7, and is run by `scripts/autobahn`. Its messages of bytes are refused here (RFC 7395, 3.2), so
 //! these are compared with their code 1003 only. Its sections 12 and 13 are about compression, which is not offered.
 
 #![allow(clippy::unwrap_used)]
