@@ -41,7 +41,10 @@ names() ->
         {longest_line, cpu, "recv: the longest header field, as a binary"},
         {longest_list, cpu, "recv: the longest header field, as a list"},
         {biggest_packet, cpu, "recv_packet: a head and the biggest body"},
+        {elements_in_batches, cpu, "link_input: 64 kB of messages, as many elements as there may be"},
+        {elements_for_an_owner, cpu, "activate: 16 kB of messages, as many elements as there may be"},
         {opening, wall, "open: one owner of all"},
+        {largest_message, wall, "deliver_large: 256 kB, 65,000 elements"},
         {owner_dies, wall, "death of the owner of all"},
         {reader_dies, wall, "death of a process that reads from all"}
     ].
@@ -186,6 +189,11 @@ times(opening, Connections) ->
     %% The index grows in large steps, which only many connections reach.
     Owner = owner(10 * Connections),
     [receive {Owner, Longest} -> Longest end];
+times(elements_in_batches, _) -> bench_latency_messages:batches(?TIMES);
+times(elements_for_an_owner, _) -> bench_latency_messages:activate(?TIMES);
+times(largest_message, _) ->
+    rested(),
+    bench_latency_messages:large(?TIMES);
 times(owner_dies, Connections) ->
     Owner = owner(Connections),
     receive {Owner, _} -> ok end,

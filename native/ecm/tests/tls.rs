@@ -321,7 +321,9 @@ fn curl_is_served() {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());
         assert_eq!(output.stdout, b"from the node");
-        assert_eq!(node.next(), Event::Close(id, CloseReason::Normal));
+        // It may go before the manager has heard that the answer is complete.
+        let gone = [CloseReason::Normal, CloseReason::PeerGone].map(|reason| Event::Close(id, reason));
+        assert!(gone.contains(&node.next()));
         node.close(id);
     }
 }

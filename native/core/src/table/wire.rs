@@ -10,8 +10,8 @@ use super::shard::Shard;
 use super::slot::{Bits, Framing, Wire};
 use super::{End, Handle, Host, Refused, SHARDS, Table};
 use crate::limits::{
-    ACTIONS_PER_CALL, DATA_CHUNK, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH, SWEEP_PER_CALL, VISITS_PER_CALL,
-    WINDOW,
+    ACTIONS_PER_CALL, DATA_CHUNK, DELIVERED_PER_CALL, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH,
+    SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
 };
 use crate::link::{
     AuthError, CloseReason, Credentials, ErrorCode, Frame, Handshake, Hello, Kind, Open, Role,
@@ -85,7 +85,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// Handles bytes read from a link: splits them into frames, queues data, wakes waiters. At most
-    /// [`FRAMES_PER_CALL`] frames, or [`ACTIONS_PER_CALL`] actions, a call. To be called by one process per link.
+    /// [`FRAMES_PER_CALL`] frames, [`ACTIONS_PER_CALL`] actions or [`DELIVERED_PER_CALL`] bytes of messages a call. To be called by one process per link.
     pub fn link_input<H: Host<Pid = P, Chunk = C>>(
         &self,
         link: &Link<P>,
@@ -103,12 +103,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if !input.is_empty() {
             intake.decoder.push(input);
         }
+        let mut delivered = 0;
         for _ in 0..FRAMES_PER_CALL {
-            if actions.len() >= ACTIONS_PER_CALL {
+            if actions.len() >= ACTIONS_PER_CALL || delivered >= DELIVERED_PER_CALL {
                 break;
             }
+            let before = actions.len();
             match self.next_frame(link, &mut intake, now, actions, host) {
-                Ok(true) => {}
+                Ok(true) => delivered += actions[before..].iter().map(bytes_of).sum::<usize>(),
                 Ok(false) => return InputEnd::Done,
                 Err((ErrorCode::Auth, text)) => {
                     intake.decoder.close();
@@ -443,6 +445,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             (number as u64) << 32 | at as u64
         };
         ((next >> 32) < SHARDS as u64).then_some(next)
+    }
+}
+
+/// Bytes of messages that are to be taken apart.
+fn bytes_of<P, C: Chunk>(action: &Action<P, C>) -> usize {
+    match action {
+        Action::Deliver(batch) => batch.texts().map(<[u8]>::len).sum(),
+        _ => 0,
     }
 }
 
