@@ -52,7 +52,7 @@ a_download_leaves_a_chat_its_latency(Config) ->
     _ = os:cmd("pkill -KILL -f " ++ Url),
     ok = megaphone_test_http:bosh_end(Socket, Sid, Third),
     ok = gen_tcp:close(Socket),
-    ct:pal("pings, median and 95th percentile in ms: alone ~p, beside downloads ~p", [Alone, Beside]),
+    io:format("pings, median and 95th percentile in ms: alone ~p, beside downloads ~p~n", [Alone, Beside]),
     {_, AloneP95} = Alone,
     {_, BesideP95} = Beside,
     ?assert(BesideP95 =< AloneP95 + ?MORE, {Alone, Beside}).

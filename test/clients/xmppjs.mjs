@@ -58,11 +58,14 @@ class User {
     });
   }
 
-  /** Stanzas that come together with the answer to the question for stream management @xmpp/client would not count. */
+  /**
+   * Stanzas that come together with the answer to the question for stream management @xmpp/client would not count. With
+   * SASL2 there is no such answer: it is a part of the login.
+   */
   async start() {
-    const enabled = new Promise((resolve) => this.entity.on('nonza', (nonza) => nonza.is('enabled') && setImmediate(resolve)));
+    const answered = new Promise((resolve) => this.entity.on('nonza', (nonza) => nonza.is('enabled') && setImmediate(resolve)));
     this.jid = (await within(deadline, `login of ${this.bare}`, this.entity.start())).toString();
-    await within(deadline, 'stream management', enabled);
+    if (!this.entity.streamManagement.enabled) await within(deadline, 'stream management', answered);
   }
 
   send(...stanzas) {
