@@ -246,6 +246,8 @@ accept(Receiver) ->
 %% <li>`websocket': `native' (the default): WebSockets of XMPP clients (RFC 7395) end in the connection manager, and a client is
 %%     one process here. `ejabberd_http_ws': they are carried through to ejabberd's own handler, if `request_handlers'
 %%     names it. A change holds for links that open then.</li>
+%% <li>`allow_unencrypted_sasl2': true to offer SASL2 to native WebSocket clients, as with ejabberd's own WebSocket: ejabberd
+%%     does not see their TLS. For versions that have it.</li>
 %% <li>`ip': 127.0.0.1. On any other address links need a `secret', and those from other machines `tls', too.</li>
 %% <li>`secret': what a connection manager has to know (its option `link_secret'), 16 to 1024 bytes.</li>
 %% <li>`tls': true for links with TLS, with the certificate and key of `certfile' or the one that ejabberd has.</li>
@@ -267,6 +269,7 @@ listen_options() ->
         {idle_after, megaphone_sweeper:default(idle_after)},
         {sweep, megaphone},
         {websocket, native},
+        {allow_unencrypted_sasl2, false},
         {secret, undefined},
         {tls, false},
         {certfile, undefined},

@@ -34,7 +34,8 @@
 %% What a client session sends.
 
 %% @doc Starts the client session of a connection whose first message waits. Its limits are those of the first listener
-%% of `ejabberd_c2s', as with ejabberd's own WebSocket. If it cannot be started the connection is closed.
+%% of `ejabberd_c2s', as with ejabberd's own WebSocket; `Opts' are further options of sessions. If it cannot be started the
+%% connection is closed.
 -spec start(socket(), [{atom(), term()}]) -> ok | {error, megaphone_http:error()}.
 start(Socket, Opts) ->
     case start_session(Socket, Opts ++ ejabberd_c2s_config:get_c2s_limits()) of
@@ -53,20 +54,12 @@ start_session(Socket, Opts) ->
         undefined ->
             {error, ejabberd_not_running};
         _ ->
-            try ejabberd_c2s:start(?MODULE, Socket, security(Socket) ++ Opts) of
+            try ejabberd_c2s:start(?MODULE, Socket, Opts) of
                 {ok, Session} -> {ok, Session};
                 Other -> {error, {cannot_start, ejabberd_c2s, Other}}
             catch
                 error:Reason -> {error, {cannot_start, ejabberd_c2s, Reason}}
             end
-    end.
-
-%% SASL2 is offered to those who came by TLS. ejabberd would have to see the TLS itself for that.
--spec security(socket()) -> [{atom(), term()}].
-security(Socket) ->
-    case megaphone_nif:info(Socket) of
-        {ok, #{tls := true}} -> [{allow_unencrypted_sasl2, true}];
-        _ -> []
     end.
 
 %% @doc Tells the native side how long messages of clients may be, and of how many elements: as the first listener of

@@ -11,7 +11,7 @@
 -export_type([service/0, error/0, option/0, validator/0]).
 
 -type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, term()}.
--type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket.
+-type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket | allow_unencrypted_sasl2.
 -type validator() :: fun((term()) -> term()).
 %% As econf:validator(), which is known where ejabberd is.
 
@@ -24,7 +24,9 @@
     targets = [] :: [binary()],
     %% The hooks that this was made with.
     hooks = [] :: hooks(),
-    poll :: megaphone_poll:settings()
+    poll :: megaphone_poll:settings(),
+    %% For client sessions.
+    session :: [{atom(), term()}]
 }).
 -opaque service() :: #service{}.
 
@@ -33,7 +35,7 @@
 -define(LINK_OPTIONS, [
     megaphone_listener, sock_peer_name, tls, starttls, ciphers, dhfile, cafile, certfile, protocol_options,
     tls_compression, send_timeout, supervisor, backlog, use_proxy_protocol, accept_interval, ip, port, transport,
-    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link, websocket
+    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link, websocket, allow_unencrypted_sasl2
 ]).
 
 %% @doc How requests of a listener are served; the calling process is the one that starts their consumers. To be made
@@ -41,6 +43,7 @@
 -spec service([{atom(), term()}]) -> service().
 service(Opts) ->
     Service = #service{
+        session = [Opt || {allow_unencrypted_sasl2, _} = Opt <- Opts],
         opts = [Opt || {Name, _} = Opt <- Opts, not lists:member(Name, ?LINK_OPTIONS)],
         poll = #{
             receiver => self(),
@@ -139,8 +142,8 @@ start_stepwise(Handle, #service{opts = Opts}) ->
 
 %% @doc Starts the client session of a connection of kind XMPP.
 -spec start_session(megaphone_nif:handle(), service()) -> ok | {error, error()}.
-start_session(Handle, #service{}) ->
-    megaphone_c2s:start(Handle, []).
+start_session(Handle, #service{session = Opts}) ->
+    megaphone_c2s:start(Handle, Opts).
 
 -spec started(megaphone_nif:handle(), {ok | polls, pid()} | {error, error()}) -> ok | {error, error()}.
 started(Handle, {ok, Pid}) ->
@@ -204,6 +207,7 @@ option_type(idle_memory) -> econf:enum([keep, collect, hibernate_bosh, hibernate
 option_type(idle_after) -> econf:timeout(millisecond);
 option_type(secret) -> megaphone_gate:secret_type();
 option_type(allow_plain_link) -> econf:bool();
+option_type(allow_unencrypted_sasl2) -> econf:bool();
 option_type(websocket) -> econf:enum([native, ejabberd_http_ws]);
 option_type(sweep) -> econf:enum([megaphone, all]);
 option_type(Option) -> ejabberd_http:listen_opt_type(Option).
