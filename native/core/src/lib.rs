@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`limits`] | every named limit, with its default and reason |
+//! | [`bosh`] | BOSH sessions |
 //! | [`link`] | the link protocol: frames, hello, incremental decoder |
 //! | [`http`] | framing of HTTP/1.1 requests: heads, bodies, rewriting |
 //! | [`client`] | one client connection of the connection manager, as a state machine |
@@ -15,12 +16,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bosh;
 pub mod client;
 pub mod http;
 pub mod limits;
 pub mod link;
 pub mod packet;
 pub mod peer;
+mod slab;
+mod stirred;
 mod sync;
 pub mod table;
 pub mod websocket;

@@ -356,6 +356,27 @@ pub const MAX_BATCH: usize = 32;
 /// ... and bytes of them, unless the first one is longer. A client that sends more waits for the process.
 pub const MAX_BATCH_BYTES: usize = 16_384;
 
+/// Longest time that a BOSH request is kept waiting, in seconds, whatever its client asks for: as mod_bosh has it.
+pub const BOSH_WAIT: u16 = 300;
+/// Most BOSH requests of a session that are kept waiting (`hold`): as mod_bosh has it. One is enough for a client that
+/// sends with another.
+pub const BOSH_HOLD: u8 = 1;
+/// Seconds between two empty requests of a BOSH session that does not keep requests waiting (`polling`): as mod_bosh has it.
+pub const BOSH_POLLING: u16 = 2;
+/// Longest key of a BOSH request, in bytes. Keys are SHA-1 sums, 40 digits.
+pub const BOSH_KEY: usize = 64;
+/// Bytes of elements in one BOSH answer, unless the first of them is longer: what fits beside others into a connection's
+/// output ([`OUTPUT_QUEUE`]).
+pub const BOSH_ANSWER: usize = 65_536;
+/// Bytes of elements that wait for a BOSH client's next request. At more the client session's sends fail, and it ends:
+/// as when a TCP client reads nothing for too long.
+pub const BOSH_OUTBOX: usize = 4 << 20;
+/// Milliseconds after which a BOSH answer that the client says it has not got is reported to it.
+pub const BOSH_REPORT: u64 = 1_000;
+/// BOSH sessions that one call looks at because a time is over.
+pub const BOSH_TIMERS_PER_CALL: usize = 128;
+/// Milliseconds of one step of the timers of BOSH sessions: they are late by no more.
+pub const BOSH_TICK: u64 = 100;
 /// The limits of one connection table that hold memory; the defaults are the constants above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableLimits {

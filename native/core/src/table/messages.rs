@@ -21,7 +21,8 @@ use super::slot::{Bits, Queues, Slot};
 use super::{Closed, Handle, Host, Message, Table};
 use crate::limits::{MAX_BATCH, MAX_BATCH_BYTES, SMALL_MESSAGE};
 use crate::link::messages::{FAULT_LEN, Fault, Head, MESSAGE_HEADER};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::stirred::{Noticed, Quiet};
+use crate::sync::{AtomicU32, Ordering};
 
 /// Messages for the owner of a connection.
 #[derive(Debug)]
@@ -79,21 +80,6 @@ impl MessageLimits {
     fn get(&self, bits: Bits) -> u32 {
         let limit = if bits.has(Bits::AUTHENTICATED) { &self.authenticated } else { &self.unauthenticated };
         limit.load(Ordering::Relaxed)
-    }
-}
-
-/// Whether anybody has to be told when a connection becomes busy, see [`Table::take_idle`].
-#[derive(Debug)]
-pub(super) struct Quiet(AtomicBool);
-
-impl Quiet {
-    pub(super) fn new() -> Self {
-        Self(AtomicBool::new(true))
-    }
-
-    /// True for the first one that asks since [`Table::take_idle`] found nothing.
-    pub(super) fn ends(&self) -> bool {
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -215,7 +201,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Cost: one look at the connections that were busy less than `after` ago, in the order in which they became it.
     pub fn take_idle(&self, now: u32, after: u32, most: usize, idle: &mut Vec<(P, u32)>) -> bool {
         // Before it is looked: what comes meanwhile is either seen or told.
-        self.quiet.0.store(true, Ordering::SeqCst);
+        self.quiet.set(true);
         let mut noted = false;
         for number in 0..super::SHARDS {
             let mut shard = self.shard(number);
@@ -223,7 +209,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             noted |= !shard.stirred.is_empty();
         }
         if noted {
-            self.quiet.0.store(false, Ordering::SeqCst);
+            self.quiet.set(false);
         }
         noted
     }
@@ -270,34 +256,27 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             return;
         }
         slot.bits.set(Bits::STIRRED, true);
-        self.stirred.push_back((host.millis(), place, slot.generation.get()));
+        self.stirred.note(host.millis(), place, slot.generation.get());
         if quiet.ends() {
             host.busy();
         }
     }
 
     fn take_idle(&mut self, now: u32, after: u32, most: usize, idle: &mut Vec<(P, u32)>) {
-        for _ in 0..self.stirred.len() {
-            let Some(&(since, place, generation)) = self.stirred.front() else { break };
-            if now.wrapping_sub(since) < after || idle.len() >= most {
-                break;
-            }
-            self.stirred.pop_front();
-            let Some(slot) = self.slots.get_mut(place as usize) else { continue };
+        let slots = &mut self.slots;
+        self.stirred.take(now, after, most.saturating_sub(idle.len()), |place, generation| {
+            let Some(slot) = slots.get_mut(place as usize) else { return Noticed::Gone };
             if slot.generation.get() != generation {
-                continue;
+                return Noticed::Gone;
             }
             if slot.bits.has(Bits::TOUCHED) {
                 slot.bits.set(Bits::TOUCHED, false);
-                self.stirred.push_back((now, place, generation));
-                continue;
+                return Noticed::Busy;
             }
             slot.bits.set(Bits::STIRRED, false);
             idle.extend(slot.owner.map(|owner| (owner, slot.link)));
-        }
-        if self.stirred.is_empty() {
-            self.stirred = std::collections::VecDeque::new();
-        }
+            Noticed::Idle
+        });
     }
 }
 

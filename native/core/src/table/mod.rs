@@ -21,7 +21,7 @@
 //!   calls (`wire`)
 //! * [`Link`]: what the table knows of a link, and the queue of its connections that have output
 //! * `messages`: what owners of connections of kind XMPP call
-//! * `shard`, `slot`, `slab`, `input`: where connections live
+//! * `shard`, `slot`, `input`: where connections live
 //! * `connection`: what happens in one connection
 //! * `watch`: which processes are watched
 //!
@@ -35,7 +35,6 @@ mod link;
 mod messages;
 mod poll;
 mod shard;
-mod slab;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -56,9 +55,10 @@ pub use slot::Active;
 pub use wire::{Action, InputEnd};
 
 use crate::limits::{DEATHS_PER_CALL, TableLimits};
+use crate::stirred::Quiet;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, RandomState};
 use link::Links;
-use messages::{MessageLimits, Quiet};
+use messages::MessageLimits;
 use shard::{Effect, Shard};
 use watch::Watched;
 

@@ -1,18 +1,19 @@
 //! One shard of the table: its connections and the indexes over them.
 
 use core::num::NonZeroU64;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 
 use hashbrown::HashTable;
 
 use super::input::Chunk;
-use super::slab::Slab;
 use super::slot::{NOWHERE, Queues, Slot, Wire};
 use super::{End, Handle, Host, SHARDS};
 use crate::limits::SPARE_QUEUES;
 use crate::link::CloseReason;
+use crate::slab::Slab;
+use crate::stirred::Stirred;
 use crate::sync::{Arc, AtomicUsize, Ordering, RandomState};
 
 /// What is left to do when the shard's lock is released.
@@ -86,8 +87,8 @@ pub(super) struct Shard<P, C> {
     token: u64,
     /// Polls whose clients went before they were answered.
     pub(super) abandoned: u64,
-    /// Connections with messages on which something happened: when it was noted, place, generation.
-    pub(super) stirred: VecDeque<(u32, u32, u64)>,
+    /// Connections with messages on which something happened.
+    pub(super) stirred: Stirred,
     /// Connections opened from Erlang, in all shards.
     locals: Arc<AtomicUsize>,
 }
@@ -106,7 +107,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             generation: 0,
             token: 0,
             abandoned: 0,
-            stirred: VecDeque::new(),
+            stirred: Stirred::default(),
             locals,
         }
     }
@@ -117,7 +118,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             + self.index.allocation_size()
             + self.owners.allocation_size()
             + self.spare.len() * size_of::<Queues<P, C>>()
-            + self.stirred.capacity() * size_of::<(u32, u32, u64)>()
+            + self.stirred.memory()
     }
 
     /// Before input comes: gives a connection that has no queues some that are left over, if there are any.

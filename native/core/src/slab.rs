@@ -12,7 +12,7 @@ struct Block<T> {
 
 /// A slab. Numbers of removed slots are used again, lowest block first.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     blocks: Vec<Option<Box<Block<T>>>>,
     /// Blocks below this one are full.
     first_free: usize,
@@ -26,22 +26,27 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
     /// Bytes of memory.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let blocks = self.blocks.iter().flatten().count();
         blocks * size_of::<Block<T>>() + self.blocks.capacity() * size_of::<Option<Box<Block<T>>>>()
     }
 
     /// One more than the highest number that may be in use.
-    pub(super) fn bound(&self) -> usize {
+    pub(crate) fn bound(&self) -> usize {
         self.blocks.len() * BLOCK
     }
 
-    pub(super) fn insert(&mut self, value: T) -> usize {
+    pub(crate) fn insert(&mut self, value: T) -> usize {
+        self.insert_with(|_| value)
+    }
+
+    /// Inserts what `make` gives for its number.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(usize) -> T) -> usize {
         while self
             .blocks
             .get(self.first_free)
@@ -56,13 +61,13 @@ impl<T> Slab<T> {
         let block = self.blocks[number]
             .get_or_insert_with(|| Box::new(Block { slots: [const { None }; BLOCK], used: 0 }));
         let at = block.used.trailing_ones() as usize; // below BLOCK: the block is not full
-        block.slots[at] = Some(value);
+        block.slots[at] = Some(make(number * BLOCK + at));
         block.used |= 1 << at;
         self.length += 1;
         number * BLOCK + at
     }
 
-    pub(super) fn remove(&mut self, number: usize) -> Option<T> {
+    pub(crate) fn remove(&mut self, number: usize) -> Option<T> {
         let at = number / BLOCK;
         let block = self.blocks.get_mut(at)?.as_mut()?;
         let value = block.slots[number % BLOCK].take()?;
@@ -78,11 +83,11 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn get(&self, number: usize) -> Option<&T> {
+    pub(crate) fn get(&self, number: usize) -> Option<&T> {
         self.blocks.get(number / BLOCK)?.as_ref()?.slots[number % BLOCK].as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
         self.blocks.get_mut(number / BLOCK)?.as_mut()?.slots[number % BLOCK].as_mut()
     }
 }

@@ -1,0 +1,136 @@
+//! What the client session has sent and no answer has carried yet.
+
+use super::answer::{Attributes, Condition};
+use crate::limits::BOSH_ANSWER;
+
+/// What a client session sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A stream begins: its id and version.
+    Start {
+        /// `id`
+        id: &'a [u8],
+        /// `version`, empty when there is none.
+        version: &'a [u8],
+    },
+    /// The features of the stream.
+    Features(&'a [u8]),
+    /// Any other element, as a text that needs nothing declared around it.
+    Element(&'a [u8]),
+    /// An error that ends the stream.
+    Error(&'a [u8]),
+    /// The stream has ended.
+    End,
+}
+
+/// See the module. Boxed while there is something in it.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Elements, one after the other.
+    texts: Vec<u8>,
+    /// The length of each.
+    lengths: std::collections::VecDeque<u32>,
+    /// Where the first of them begins.
+    start: usize,
+    /// Id and version of a stream that has begun.
+    begun: Option<Begun>,
+    /// There are elements whose names have the prefix of streams.
+    prefixed: bool,
+    /// After this nothing comes.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Begun {
+    id: Box<[u8]>,
+    version: Box<[u8]>,
+}
+
+impl Outbox {
+    /// Bytes of elements.
+    pub(super) fn len(&self) -> usize {
+        self.texts.len() - self.start
+    }
+
+    /// Whether a request should be answered for it. The begin of a stream alone is not worth one.
+    pub(super) fn is_worth_an_answer(&self) -> bool {
+        self.ended || !self.lengths.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_worth_an_answer() && self.begun.is_none()
+    }
+
+    pub(super) fn push(&mut self, item: Item<'_>) {
+        match item {
+            Item::Start { id, version } => {
+                self.begun = Some(Begun { id: id.into(), version: version.into() })
+            }
+            Item::Features(text) => {
+                self.prefixed = true;
+                self.element(text);
+            }
+            Item::Error(text) => {
+                self.prefixed = true;
+                self.ended = true;
+                self.element(text);
+            }
+            Item::Element(text) => self.element(text),
+            Item::End => self.ended = true,
+        }
+    }
+
+    fn element(&mut self, text: &[u8]) {
+        self.texts.extend_from_slice(text);
+        self.lengths.push_back(text.len() as u32); // bounded by BOSH_OUTBOX
+    }
+
+    /// Takes what goes into one answer, at most `most` elements (0: as many as there are), and adds its attributes. The flag
+    /// tells that the stream has ended with it.
+    pub(super) fn take(&mut self, most: usize, attributes: &mut Attributes) -> (Vec<u8>, bool) {
+        let most = if most == 0 { usize::MAX } else { most };
+        let (mut count, mut bytes) = (0, 0);
+        for length in &self.lengths {
+            if count == most || (count > 0 && bytes + *length as usize > BOSH_ANSWER) {
+                break;
+            }
+            count += 1;
+            bytes += *length as usize;
+        }
+        self.lengths.drain(..count);
+        let payload = if self.lengths.is_empty() && self.start == 0 {
+            std::mem::take(&mut self.texts)
+        } else {
+            self.texts[self.start..self.start + bytes].to_vec()
+        };
+        self.start = if self.lengths.is_empty() { 0 } else { self.start + bytes };
+        if self.lengths.is_empty() {
+            self.texts = Vec::new();
+        }
+        let ended = self.ended && self.lengths.is_empty();
+        if ended {
+            attributes.terminate(Some(Condition::RemoteStreamError));
+        }
+        if self.prefixed {
+            attributes.declare_stream();
+        }
+        if let Some(Begun { id, version }) = self.begun.take() {
+            if !version.is_empty() {
+                attributes.declare_xmpp();
+                attributes.text("xmpp:version", &version);
+            }
+            attributes.text("authid", &id);
+        }
+        (payload, ended)
+    }
+
+    /// The elements that are left, in order.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.texts[self.start..];
+        self.lengths.iter().map(move |length| {
+            let (element, after) = rest.split_at(*length as usize);
+            rest = after;
+            element
+        })
+    }
+}

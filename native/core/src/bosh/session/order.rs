@@ -1,0 +1,261 @@
+//! Requests are taken in the order of their numbers, and answered in that order.
+
+use super::super::answer::{Attributes, Condition, EMPTY, terminated};
+use super::{Answered, Begin, Effect, Effects, Held, Inbound, Parked, Phase, Session};
+use crate::bosh::Request;
+use crate::limits::{BOSH_POLLING, BOSH_REPORT, MAX_BATCH_BYTES};
+
+impl<T: PartialEq> Session<T> {
+    /// A request whose number was used before (XEP-0124, 14.3).
+    pub(super) fn repeated(&mut self, rid: u64, ticket: T, now: u64, effects: &mut Effects<T>) {
+        if let Some(held) = self.held.iter_mut().find(|held| held.rid == rid) {
+            held.deadline = now + u64::from(self.wait) * 1_000;
+            effects.extend(held.ticket.replace(ticket).map(Effect::Drop));
+            return self.go_on(now, effects);
+        }
+        let first_held = self.next - self.held.len() as u64;
+        let back = (first_held - rid) as usize;
+        match self.answered.len().checked_sub(back).and_then(|at| self.answered.get(at)) {
+            Some(answered) => {
+                effects.push(Effect::Answer(ticket, answered.text.clone()));
+            }
+            None => {
+                effects.push(refusal(ticket, Condition::ItemNotFound));
+                self.end(effects);
+            }
+        }
+    }
+
+    /// Requests that a client may have sent without an answer.
+    pub(super) fn requests(&self) -> u64 {
+        u64::from(self.hold) + 1
+    }
+
+    /// Does all that can be done now.
+    pub(super) fn go_on(&mut self, now: u64, effects: &mut Effects<T>) {
+        while self.phase != Phase::Over && self.is_next_here() {
+            let parked = self.parked.remove(0);
+            self.take(parked, now, effects);
+        }
+        if self.phase != Phase::Over {
+            self.answer_what_is_due(now, effects);
+            self.rest(now);
+        }
+    }
+
+    fn is_next_here(&self) -> bool {
+        let waits: usize = self.inbox.iter().map(|inbound| inbound.text.len() + 1).sum();
+        self.parked.first().is_some_and(|first| {
+            first.request.rid == self.next && (waits == 0 || waits + first.text.len() <= MAX_BATCH_BYTES)
+        })
+    }
+
+    /// Takes the request whose turn it is.
+    fn take(&mut self, parked: Parked<T>, now: u64, effects: &mut Effects<T>) {
+        let Parked { ticket, mut request, text } = parked;
+        let refused = match () {
+            () if !self.is_key_right(&mut request) => Some(Condition::ItemNotFound),
+            () if self.is_overactive(&request, now) => Some(Condition::PolicyViolation),
+            () if request.pause.is_some_and(|pause| pause > self.settings.max_pause) => {
+                Some(Condition::PolicyViolation)
+            }
+            () => None,
+        };
+        if let Some(condition) = refused {
+            effects.extend(ticket.map(|ticket| refusal(ticket, condition)));
+            return self.end(effects);
+        }
+        self.next += 1;
+        self.idle_since = None;
+        self.acknowledged(&request, now);
+        if self.phase == Phase::Open && (request.payload || request.restart || request.terminate) {
+            let Request { to, version, lang, restart, payload, terminate, .. } = request;
+            let begin = restart.then(|| Box::new(Begin { to, version, lang }));
+            // A request that begins a stream has no other purpose (XEP-0206, 5).
+            let text = if payload && !restart { text } else { Box::default() };
+            self.inbox.push(Inbound { begin, text, end: terminate });
+        }
+        let wait = u64::from(if self.hold == 0 { 0 } else { self.wait }) * 1_000;
+        self.held.push(Held { rid: request.rid, deadline: now + wait, ticket });
+        self.limit = request.pause.unwrap_or(self.settings.inactivity);
+        self.release = request.pause.is_some();
+        if request.terminate {
+            self.terminate(effects);
+        }
+    }
+
+    /// XEP-0124, 15: the sum of each key is the one before.
+    fn is_key_right(&mut self, request: &mut Request) -> bool {
+        use sha1::{Digest, Sha1};
+        let Some(expected) = &self.key else { return true };
+        let Some(key) = request.key.take() else { return false };
+        let sum: [u8; 20] = Sha1::digest(&key).into();
+        let mut digits =
+            sum.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| DIGITS[usize::from(half)]);
+        let right = expected.len() == 40 && expected.iter().all(|byte| digits.next() == Some(*byte));
+        self.key = Some(request.newkey.take().unwrap_or(key));
+        right
+    }
+
+    /// XEP-0124, 11: two empty requests one right after the other, of a client whose requests are not held.
+    fn is_overactive(&mut self, request: &Request, now: u64) -> bool {
+        if self.wait > 0 && self.hold > 0 {
+            return false;
+        }
+        let polled = self.polled.take();
+        if !request.is_empty() {
+            return false;
+        }
+        self.polled = Some(now);
+        polled.is_some_and(|before| now < before + u64::from(BOSH_POLLING) * 1_000)
+    }
+
+    /// XEP-0124, 9.2 and 9.3.
+    fn acknowledged(&mut self, request: &Request, now: u64) {
+        let Some(ack) = request.ack.filter(|_| self.acks) else { return };
+        let first_held = self.next - 1 - self.held.len() as u64;
+        let oldest = first_held - self.answered.len() as u64;
+        // It has them, so it will not ask for them.
+        let known = ack.saturating_add(1).saturating_sub(oldest).min(self.answered.len() as u64) as usize;
+        self.answered.drain(..known);
+        let missing = self.answered.first().filter(|_| ack.saturating_add(1) == oldest + known as u64);
+        self.report = missing
+            .map(|missing| now - missing.at)
+            .filter(|age| *age >= BOSH_REPORT)
+            .map(|age| Box::new((ack + 1, age)));
+    }
+
+    /// The client ends the session (XEP-0124, 13): the oldest request is told so, the others are answered with nothing.
+    fn terminate(&mut self, effects: &mut Effects<T>) {
+        let oldest = self.held.first().map_or(self.next - 1, |held| held.rid);
+        let mut attributes = self.attributes_for(oldest);
+        let (payload, ended) = match &mut self.outbox {
+            Some(outbox) => outbox.take(0, &mut attributes),
+            None => (Vec::new(), false),
+        };
+        if !ended {
+            attributes.terminate(None);
+        }
+        let text = attributes.body(&payload);
+        let mut tickets = self.held.drain(..).filter_map(|held| held.ticket);
+        effects.extend(tickets.next().map(|ticket| Effect::Answer(ticket, Some(text.into()))));
+        effects.extend(tickets.map(|ticket| Effect::Answer(ticket, None)));
+        self.end(effects);
+    }
+
+    /// It is over. Whoever still waits is told that it is not by his doing.
+    pub(super) fn end(&mut self, effects: &mut Effects<T>) {
+        self.phase = Phase::Over;
+        self.idle_since = None;
+        let held = self.held.drain(..).filter_map(|held| held.ticket);
+        let parked = self.parked.drain(..).filter_map(|parked| parked.ticket);
+        effects.extend(held.chain(parked).map(|ticket| refusal(ticket, Condition::OtherRequest)));
+    }
+
+    fn answer_what_is_due(&mut self, now: u64, effects: &mut Effects<T>) {
+        while let Some(first) = self.held.first() {
+            let ready = self.outbox.as_ref().is_some_and(|outbox| outbox.is_worth_an_answer());
+            let many = self.held.len() > usize::from(self.hold);
+            if first.ticket.is_none() {
+                // Its client may send it once more. Another one is not kept waiting for that.
+                let others = self.held.iter().any(|held| held.ticket.is_some());
+                if (many && self.held.len() > 1) || (ready && others) {
+                    self.answer(false, now, effects);
+                    continue;
+                }
+                break;
+            }
+            // The first answer waits for the features of the stream, whatever `hold` is.
+            let waits = self.creation.is_none() && (many || self.release);
+            if ready || waits || first.deadline <= now {
+                self.answer(ready, now, effects);
+            } else {
+                break;
+            }
+            if self.phase == Phase::Over {
+                return;
+            }
+        }
+        self.release = false;
+    }
+
+    /// Answers the oldest request, with elements or without.
+    fn answer(&mut self, with_payload: bool, now: u64, effects: &mut Effects<T>) {
+        let held = self.held.remove(0);
+        let plain = self.creation.is_none() && !self.acks && self.report.is_none() && !with_payload;
+        let (text, ended) = if plain {
+            (None, false)
+        } else {
+            let mut attributes = self.attributes_for(held.rid);
+            let (payload, ended) = match &mut self.outbox {
+                Some(outbox) if with_payload => {
+                    outbox.take(self.settings.max_concat as usize, &mut attributes)
+                }
+                _ => (Vec::new(), false),
+            };
+            let text = attributes.body(&payload);
+            ((text != EMPTY).then(|| text.into()), ended)
+        };
+        self.outbox.take_if(|outbox| outbox.is_empty());
+        self.remember(Answered { at: now, text: text.clone() });
+        effects.extend(held.ticket.map(|ticket| Effect::Answer(ticket, text)));
+        if ended {
+            // The client knows that the session has ended; its other requests are answered with nothing.
+            effects.extend(
+                self.held.drain(..).filter_map(|held| held.ticket).map(|ticket| Effect::Answer(ticket, None)),
+            );
+            self.end(effects);
+        }
+    }
+
+    fn attributes_for(&mut self, rid: u64) -> Attributes {
+        if let Some(creation) = self.creation.take() {
+            return *creation;
+        }
+        let mut attributes = Attributes::default();
+        let received = self.next - 1;
+        if self.acks && received != rid {
+            attributes.number("ack", received);
+        }
+        if let Some(report) = self.report.take() {
+            attributes.number("report", report.0);
+            attributes.number("time", report.1);
+        }
+        attributes
+    }
+
+    fn remember(&mut self, answered: Answered) {
+        if self.answered.len() as u64 == self.requests() {
+            self.answered.remove(0);
+        }
+        self.answered.push(answered);
+    }
+
+    /// A request has come.
+    pub(super) const fn active(&mut self, now: u64) {
+        if self.idle_since.is_some() {
+            self.idle_since = Some(now);
+        }
+    }
+
+    /// Notes whether a request is held.
+    pub(super) fn rest(&mut self, now: u64) {
+        let held = self.held.iter().any(|held| held.ticket.is_some()) || self.is_behind();
+        if held {
+            self.idle_since = None;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(now);
+        }
+    }
+
+    /// The request whose turn it is waits for the client session.
+    fn is_behind(&self) -> bool {
+        self.parked.first().is_some_and(|first| first.request.rid == self.next)
+    }
+}
+
+pub(super) fn refusal<T>(ticket: T, condition: Condition) -> Effect<T> {
+    Effect::Answer(ticket, Some(terminated(Some(condition)).into()))
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -1,0 +1,299 @@
+//! All sessions of a node, and their timers.
+//!
+//! A session is found by its place; there is no index. Timers are kept by steps of [`BOSH_TICK`]: one that has moved to a
+//! later time stays where it is and is put there when its step comes, so that a request that is answered moves none.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crossbeam_utils::CachePadded;
+
+use super::{Session, Sid};
+use crate::limits::BOSH_TICK;
+use crate::slab::Slab;
+use crate::stirred::{Noticed, Quiet, Stirred};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+const SHARDS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// Names a session to those who may have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// Where it is.
+    pub place: u32,
+    /// Which one of those that are there one after the other.
+    pub generation: u32,
+}
+
+/// Generations have so many bits.
+const GENERATION_BITS: u32 = 28;
+
+/// A session and what belongs to it. `P` is a process.
+#[derive(Debug)]
+pub struct Entry<T, P> {
+    /// The machine.
+    pub session: Session<T>,
+    /// The process of the client session.
+    pub owner: Option<P>,
+    /// Where the client is.
+    pub client: SocketAddr,
+    /// The link by which the session was asked for, 0 for none.
+    pub link: u32,
+    /// When the session is over, what was sent and not delivered is somebody else's to care for.
+    pub resumable: bool,
+    id: SocketId,
+    secret: [u8; 16],
+    armed: u64,
+    stirred: bool,
+    touched: bool,
+}
+
+impl<T, P> Entry<T, P> {
+    /// Its name.
+    pub const fn id(&self) -> SocketId {
+        self.id
+    }
+}
+
+/// What is left of a session that has ended.
+#[derive(Debug)]
+pub struct Ended<P> {
+    /// Its client session.
+    pub owner: Option<P>,
+    /// Elements that were not delivered, as texts.
+    pub unsent: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+struct Shard<T, P> {
+    slots: Slab<Entry<T, P>>,
+    /// Places by the step at which they are to be looked at.
+    timers: BTreeMap<u64, Vec<u32>>,
+    stirred: Stirred,
+    generation: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+#[allow(clippy::type_complexity)]
+pub struct Sessions<T, P> {
+    shards: Box<[CachePadded<Mutex<Shard<T, P>>>]>,
+    next_shard: AtomicUsize,
+    count: AtomicUsize,
+    quiet: Quiet,
+    node: u32,
+}
+
+impl<T: PartialEq, P: Copy> Sessions<T, P> {
+    /// Of a node with this tag.
+    #[must_use]
+    pub fn new(node: u32) -> Self {
+        let shard = |_| {
+            let (slots, timers) = (Slab::default(), BTreeMap::new());
+            CachePadded::new(Mutex::new(Shard { slots, timers, stirred: Stirred::default(), generation: 0 }))
+        };
+        Self {
+            shards: (0..SHARDS).map(shard).collect(),
+            next_shard: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+            quiet: Quiet::new(),
+            node,
+        }
+    }
+
+    /// The tag that is in the names of this node's sessions.
+    #[must_use]
+    pub const fn node(&self) -> u32 {
+        self.node
+    }
+
+    /// Sessions that are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory of the table; what is queued in sessions is not in it.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let of = |shard: &CachePadded<Mutex<Shard<T, P>>>| {
+            let shard = shard.lock();
+            let timers: usize = shard.timers.values().map(|places| places.capacity() * 4 + 48).sum();
+            shard.slots.memory() + shard.stirred.memory() + timers
+        };
+        self.shards.iter().map(of).sum()
+    }
+
+    /// Puts a session in that `make` makes, for its name.
+    pub fn create(
+        &self,
+        secret: [u8; 16],
+        client: SocketAddr,
+        link: u32,
+        make: impl FnOnce(&Sid) -> Session<T>,
+    ) -> SocketId {
+        let number = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = self.shards[number].lock();
+        shard.generation = (shard.generation + 1) % (1 << GENERATION_BITS);
+        let generation = shard.generation;
+        let node = self.node;
+        let place = shard.slots.insert_with(|at| {
+            let place = (at * SHARDS + number) as u32;
+            Entry {
+                session: make(&Sid { node, place, secret }),
+                owner: None,
+                client,
+                link,
+                resumable: false,
+                id: SocketId { place, generation },
+                secret,
+                armed: u64::MAX,
+                stirred: false,
+                touched: false,
+            }
+        });
+        shard.arm(place);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        SocketId { place: (place * SHARDS + number) as u32, generation }
+    }
+
+    /// Works with the session of a name; `None`: there is none. What is left of it, if it ended by that, is given to `ended`.
+    pub fn with_sid<R>(
+        &self,
+        sid: &Sid,
+        work: impl FnOnce(&mut Entry<T, P>) -> R,
+    ) -> Option<(R, Option<Ended<P>>)> {
+        self.with(sid.place, |entry| sid.node == self.node && sid.has_secret(&entry.secret), work)
+    }
+
+    /// As [`Sessions::with_sid`].
+    pub fn with_id<R>(
+        &self,
+        id: SocketId,
+        work: impl FnOnce(&mut Entry<T, P>) -> R,
+    ) -> Option<(R, Option<Ended<P>>)> {
+        self.with(id.place, |entry| entry.id == id, work)
+    }
+
+    fn with<R>(
+        &self,
+        place: u32,
+        is_it: impl FnOnce(&Entry<T, P>) -> bool,
+        work: impl FnOnce(&mut Entry<T, P>) -> R,
+    ) -> Option<(R, Option<Ended<P>>)> {
+        let mut shard = self.shards[place as usize % SHARDS].lock();
+        let at = place as usize / SHARDS;
+        let entry = shard.slots.get_mut(at).filter(|entry| is_it(entry))?;
+        let result = work(entry);
+        Some((result, self.settle(&mut shard, at)))
+    }
+
+    /// Removes a session that is over, and has others looked at when it is time.
+    fn settle(&self, shard: &mut Shard<T, P>, at: usize) -> Option<Ended<P>> {
+        if !shard.slots.get(at)?.session.is_over() {
+            shard.arm(at);
+            return None;
+        }
+        let entry = shard.slots.remove(at)?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        let unsent =
+            if entry.resumable { Vec::new() } else { entry.session.unsent().map(Into::into).collect() };
+        Some(Ended { owner: entry.owner, unsent })
+    }
+
+    /// Works with sessions whose time has come, at most `most`; true: there are more of them.
+    pub fn tick(
+        &self,
+        now: u64,
+        mut most: usize,
+        ended: &mut Vec<Ended<P>>,
+        mut work: impl FnMut(&mut Entry<T, P>),
+    ) -> bool {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            while let Some(mut first) =
+                shard.timers.first_entry().filter(|first| first.key() * BOSH_TICK <= now)
+            {
+                if most == 0 {
+                    return true;
+                }
+                most -= 1;
+                let step = *first.key();
+                let Some(at) = first.get_mut().pop() else {
+                    first.remove();
+                    continue;
+                };
+                let Some(entry) = shard.slots.get_mut(at as usize).filter(|entry| entry.armed == step) else {
+                    continue;
+                };
+                entry.armed = u64::MAX;
+                if entry.session.deadline().is_none_or(|deadline| deadline <= now) {
+                    work(entry);
+                }
+                ended.extend(self.settle(&mut shard, at as usize));
+            }
+        }
+        false
+    }
+
+    /// Notes that the client session of a session has something to do. True: somebody who looks for idle ones has to be
+    /// told that there will be some. `now` is in milliseconds and may wrap.
+    pub fn stir(&self, id: SocketId, now: u32) -> bool {
+        let mut shard = self.shards[id.place as usize % SHARDS].lock();
+        let at = id.place as usize / SHARDS;
+        let Some(entry) = shard.slots.get_mut(at).filter(|entry| entry.id == id) else { return false };
+        if std::mem::replace(&mut entry.stirred, true) {
+            entry.touched = true;
+            return false;
+        }
+        shard.stirred.note(now, at as u32, u64::from(id.generation));
+        self.quiet.ends()
+    }
+
+    /// As [`Table::take_idle`](crate::table::Table::take_idle).
+    pub fn take_idle(&self, now: u32, after: u32, most: usize, idle: &mut Vec<(P, u32)>) -> bool {
+        self.quiet.set(true);
+        let mut noted = false;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let Shard { slots, stirred, .. } = &mut *shard;
+            stirred.take(now, after, most.saturating_sub(idle.len()), |at, generation| {
+                match slots.get_mut(at as usize) {
+                    Some(entry) if u64::from(entry.id.generation) == generation => {
+                        if std::mem::take(&mut entry.touched) {
+                            return Noticed::Busy;
+                        }
+                        entry.stirred = false;
+                        idle.extend(entry.owner.map(|owner| (owner, entry.link)));
+                        Noticed::Idle
+                    }
+                    _ => Noticed::Gone,
+                }
+            });
+            noted |= !stirred.is_empty();
+        }
+        if noted {
+            self.quiet.set(false);
+        }
+        noted
+    }
+}
+
+impl<T: PartialEq, P> Shard<T, P> {
+    /// Puts a session where it is looked at in time.
+    fn arm(&mut self, at: usize) {
+        let Some(entry) = self.slots.get_mut(at) else { return };
+        let Some(deadline) = entry.session.deadline() else { return };
+        let step = deadline.div_ceil(BOSH_TICK);
+        if step < entry.armed {
+            entry.armed = step;
+            self.timers.entry(step).or_default().push(at as u32);
+        }
+    }
+}
