@@ -246,6 +246,11 @@ accept(Receiver) ->
 %% <li>`websocket': `native' (the default): WebSockets of XMPP clients (RFC 7395) end in the connection manager, and a client is
 %%     one process here. `ejabberd_http_ws': they are carried through to ejabberd's own handler, if `request_handlers'
 %%     names it. A change holds for links that open then.</li>
+%% <li>`bosh': `native' (the default): BOSH sessions at the paths that `request_handlers' gives to mod_bosh are kept by Megaphone,
+%%     and a user is one process. `mod_bosh': by that module. A change holds for requests that come then; sessions that are
+%%     there end.</li>
+%% <li>`max_inactivity' (30 s), `max_pause' (120 s), `max_concat' (`unlimited'): as of mod_bosh, for native sessions. `prebind' can
+%%     only be false there.</li>
 %% <li>`allow_unencrypted_sasl2': true to offer SASL2 to native WebSocket clients, as with ejabberd's own WebSocket: ejabberd
 %%     does not see their TLS. For versions that have it.</li>
 %% <li>`ip': 127.0.0.1. On any other address links need a `secret', and those from other machines `tls', too.</li>
@@ -269,6 +274,11 @@ listen_options() ->
         {idle_after, megaphone_sweeper:default(idle_after)},
         {sweep, megaphone},
         {websocket, native},
+        {bosh, native},
+        {max_inactivity, timer:seconds(30)},
+        {max_pause, timer:seconds(120)},
+        {max_concat, unlimited},
+        {prebind, false},
         {allow_unencrypted_sasl2, false},
         {secret, undefined},
         {tls, false},

@@ -10,7 +10,7 @@
 -module(megaphone_c2s).
 %% Without `-behaviour(xmpp_socket)': that module is there only where ejabberd is.
 
--export([start/2, set_limits/0]).
+-export([start/2, start_session/3, set_limits/0, condition/1]).
 -export([
     setopts/2, send_xml/2, reset_stream/1, change_shaper/2, get_owner/1, get_transport/1, controlling_process/2, close/1,
     peername/1, sockname/1
@@ -38,7 +38,7 @@
 %% connection is closed.
 -spec start(socket(), [{atom(), term()}]) -> ok | {error, megaphone_http:error()}.
 start(Socket, Opts) ->
-    case start_session(Socket, Opts ++ ejabberd_c2s_config:get_c2s_limits()) of
+    case start_session(?MODULE, Socket, Opts) of
         {ok, Session} ->
             %% Closed meanwhile: then the session finds out when it asks for the client's address.
             _ = megaphone_nif:set_consumer(Socket, Session),
@@ -48,13 +48,15 @@ start(Socket, Opts) ->
             Error
     end.
 
--spec start_session(socket(), [{atom(), term()}]) -> {ok, pid()} | {error, megaphone_http:error()}.
-start_session(Socket, Opts) ->
+%% @doc Starts a client session over a transport of ours.
+-spec start_session(module(), socket() | megaphone_nif:bosh_socket(), [{atom(), term()}]) ->
+    {ok, pid()} | {error, megaphone_http:error()}.
+start_session(Module, Socket, Opts) ->
     case whereis(ejabberd_sup) of
         undefined ->
             {error, ejabberd_not_running};
         _ ->
-            try ejabberd_c2s:start(?MODULE, Socket, Opts) of
+            try ejabberd_c2s:start(Module, Socket, Opts ++ ejabberd_c2s_config:get_c2s_limits()) of
                 {ok, Session} -> {ok, Session};
                 Other -> {error, {cannot_start, ejabberd_c2s, Other}}
             catch
@@ -131,7 +133,7 @@ element_of_stream(El) ->
 declared(#xmlel{attrs = Attrs} = El) ->
     El#xmlel{attrs = [{<<"xmlns:stream">>, ?NS_STREAM} | lists:keydelete(<<"xmlns:stream">>, 1, Attrs)]}.
 
-%% A client session knows one stream error for all that cannot be read. The native side says in its text which one of
+%% @doc A client session knows one stream error for all that cannot be read. The native side says in its text which one of
 %% RFC 6120, 4.9.3, it is.
 -spec condition([xmlel() | {xmlcdata, binary()}]) -> [xmlel() | {xmlcdata, binary()}].
 condition([#xmlel{name = <<"not-well-formed">>} = Condition, #xmlel{name = <<"text">>, children = [{xmlcdata, Text}]} = Said | Rest] = All) ->

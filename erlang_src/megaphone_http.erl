@@ -11,11 +11,14 @@
 -export_type([service/0, error/0, option/0, validator/0]).
 
 -type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, term()}.
--type option() :: request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket | allow_unencrypted_sasl2.
+-type option() :: bosh | max_inactivity | max_pause | max_concat | prebind | request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket | allow_unencrypted_sasl2.
 -type validator() :: fun((term()) -> term()).
 %% As econf:validator(), which is known where ejabberd is.
 
 -type hooks() :: [tuple()].
+
+%% How BOSH is served where a listener does not say it.
+-define(BOSH, native).
 
 -record(service, {
     %% For ejabberd_http.
@@ -25,6 +28,8 @@
     %% The hooks that this was made with.
     hooks = [] :: hooks(),
     poll :: megaphone_poll:settings(),
+    %% For native BOSH sessions, if they are.
+    bosh :: [megaphone_bosh:settings()],
     %% For client sessions.
     session :: [{atom(), term()}]
 }).
@@ -35,23 +40,36 @@
 -define(LINK_OPTIONS, [
     megaphone_listener, sock_peer_name, tls, starttls, ciphers, dhfile, cafile, certfile, protocol_options,
     tls_compression, send_timeout, supervisor, backlog, use_proxy_protocol, accept_interval, ip, port, transport,
-    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link, websocket, allow_unencrypted_sasl2
+    module, unix_socket, idle_memory, idle_after, sweep, secret, allow_plain_link, websocket, allow_unencrypted_sasl2, bosh
 ]).
 
 %% @doc How requests of a listener are served; the calling process is the one that starts their consumers. To be made
 %% once a link, and again when the options change.
 -spec service([{atom(), term()}]) -> service().
 service(Opts) ->
+    Bosh = proplists:get_value(bosh, Opts, ?BOSH),
     Service = #service{
         session = [Opt || {allow_unencrypted_sasl2, _} = Opt <- Opts],
-        opts = [Opt || {Name, _} = Opt <- Opts, not lists:member(Name, ?LINK_OPTIONS)],
+        opts = handled(Bosh, [Opt || {Name, _} = Opt <- Opts, not lists:member(Name, ?LINK_OPTIONS)]),
         poll = #{
             receiver => self(),
             custom_headers => proplists:get_value(custom_headers, Opts, []),
             idle => megaphone_sweeper:idle(Opts)
-        }
+        },
+        bosh = [megaphone_bosh:settings(Opts) || Bosh =:= native]
     },
     with_hooks(hooks(), Service).
+
+%% Requests that do not take the short way come to our own handler in the place of mod_bosh, too.
+-spec handled(native | mod_bosh, [{atom(), term()}]) -> [{atom(), term()}].
+handled(mod_bosh, Opts) ->
+    Opts;
+handled(native, Opts) ->
+    Ours = fun
+        ({Path, mod_bosh}) -> {Path, megaphone_bosh};
+        (Other) -> Other
+    end,
+    [case Opt of {request_handlers, All} -> {request_handlers, lists:map(Ours, All)}; _ -> Opt end || Opt <- Opts].
 
 %% @doc What a link of a listener serves: WebSockets of XMPP clients end in the connection manager unless the option `websocket'
 %% leaves them to ejabberd.
@@ -101,7 +119,10 @@ registered(Hook) ->
 %% The first handler whose path is a prefix serves a request.
 -spec targets([tuple()]) -> [binary()].
 targets(Handlers) ->
-    lists:append([spellings(Path) || {Path, mod_bosh} <- Handlers, first_handler(Path, Handlers) =:= mod_bosh]).
+    lists:append([
+        spellings(Path)
+     || {Path, Module} <- Handlers, Module =:= mod_bosh orelse Module =:= megaphone_bosh, first_handler(Path, Handlers) =:= Module
+    ]).
 
 -spec first_handler([binary()], [tuple()]) -> module().
 first_handler(Path, [Handler | Handlers]) ->
@@ -128,10 +149,25 @@ spellings(Path) ->
 -spec start_consumer(megaphone_nif:handle(), service()) -> ok | {error, error()}.
 start_consumer(Handle, #service{targets = []} = Service) ->
     start_stepwise(Handle, Service);
-start_consumer(Handle, #service{targets = Targets, poll = Settings} = Service) ->
+start_consumer(Handle, #service{targets = Targets, poll = Settings, bosh = Bosh} = Service) ->
     case megaphone_nif:is_poll(Handle, Targets) of
+        true when Bosh =/= [] -> native(Handle, hd(Bosh), Service);
         true -> started(Handle, start(megaphone_poll, fun() -> {polls, megaphone_poll:start({Handle, Settings})} end));
         false -> start_stepwise(Handle, Service)
+    end.
+
+-spec native(megaphone_nif:handle(), megaphone_bosh:settings(), service()) -> ok | {error, error()}.
+native(Handle, Bosh, Service) ->
+    case megaphone_bosh:taken(Handle, Bosh, fun(Forwarded) -> of_connection(Handle, Forwarded) end) of
+        slow -> start_stepwise(Handle, Service);
+        Done -> Done
+    end.
+
+-spec of_connection(megaphone_nif:handle(), binary() | undefined) -> {ok, megaphone_nif:address()} | {error, closed | einval}.
+of_connection(Handle, Forwarded) ->
+    case megaphone_nif:peername(Handle) of
+        {ok, Peer} -> client(Peer, Forwarded);
+        {error, closed} = Error -> Error
     end.
 
 %% @doc As {@link start_consumer/2} with ejabberd_http in any case.
@@ -209,5 +245,16 @@ option_type(secret) -> megaphone_gate:secret_type();
 option_type(allow_plain_link) -> econf:bool();
 option_type(allow_unencrypted_sasl2) -> econf:bool();
 option_type(websocket) -> econf:enum([native, ejabberd_http_ws]);
+option_type(bosh) -> econf:enum([native, mod_bosh]);
+option_type(max_inactivity) -> econf:timeout(second);
+option_type(max_pause) -> econf:timeout(second);
+option_type(max_concat) -> econf:pos_int(unlimited);
+option_type(prebind) -> econf:and_then(econf:bool(), fun no_prebind/1);
 option_type(sweep) -> econf:enum([megaphone, all]);
 option_type(Option) -> ejabberd_http:listen_opt_type(Option).
+
+-spec no_prebind(boolean()) -> false.
+no_prebind(false) ->
+    false;
+no_prebind(true) ->
+    econf:fail({prebind_is_for_mod_bosh_only, {set, [{bosh, mod_bosh}]}}).

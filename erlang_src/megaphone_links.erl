@@ -182,6 +182,10 @@ handle_info({megaphone_down, Pid} = Message, State) ->
     %% One slice for each message, so that those who call are not kept waiting.
     _ = [self() ! Message || megaphone_nif:process_down(Pid) =:= more],
     {noreply, State};
+handle_info({megaphone_next, {Number, _Id, _Slot, _Generation} = Handle}, State) ->
+    %% A request came before the one before it was answered.
+    _ = [megaphone_receiver:consume(Receiver, Handle, any) || #row{receiver = Receiver} <- ets:lookup(?TABLE, Number)],
+    {noreply, State};
 handle_info({megaphone_gone, Pid}, State) ->
     %% It answers a poll whose client has gone, and waits for something else.
     exit(Pid, client_gone),

@@ -16,8 +16,12 @@
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
     activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
-    parse_element/1, parse_large_element/1
+    parse_element/1, parse_large_element/1,
+    bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
+    bosh_set_owner/2, bosh_activate/1, bosh_deliver/1, bosh_send/3, bosh_send_start/3, bosh_note/2, bosh_close/1,
+    bosh_peername/1, bosh_tick/0, bosh_info/0
 ]).
+-export_type([bosh_socket/0, bosh_waiter/0, bosh_profile/0, bosh_taken/0]).
 -export_type([handle/0, link/0, link_number/0, served/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
 
 -on_load(load/0).
@@ -28,7 +32,10 @@
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
     info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
     activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
-    parse_element/1, parse_large_element/1
+    parse_element/1, parse_large_element/1,
+    bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
+    bosh_set_owner/2, bosh_activate/1, bosh_deliver/1, bosh_send/3, bosh_send_start/3, bosh_note/2, bosh_close/1,
+    bosh_peername/1, bosh_tick/0, bosh_info/0
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -44,6 +51,19 @@
 
 -type link() :: reference().
 %% One connection from an ECM.
+
+-type bosh_socket() :: {Place :: non_neg_integer(), Generation :: non_neg_integer()}.
+%% Names one BOSH session of this node. Not a secret, and not its sid.
+
+-type bosh_profile() :: non_neg_integer().
+-type bosh_waiter() :: {handle(), bosh_profile(), Minor :: 0..1, KeepAlive :: boolean()} | {pid(), non_neg_integer()}.
+%% Who waits for an answer.
+
+-type bosh_taken() ::
+    ok
+    | {large, bosh_socket()}
+    | {create, bosh_waiter(), To :: binary() | undefined, Forwarded :: binary() | undefined, Body :: binary()}
+    | {carry, bosh_waiter(), Node :: non_neg_integer(), Body :: binary()}.
 
 -type token() :: non_neg_integer().
 %% Names one wait, in the whole node.
@@ -323,6 +343,104 @@ parse_element(_Text) ->
 %% @doc The same for elements of any length, on a dirty scheduler.
 -spec parse_large_element(binary()) -> {ok, El :: tuple()} | {error, {too_big | not_well_formed | restricted, binary()}}.
 parse_large_element(_Text) ->
+    not_loaded().
+
+%% ---- BOSH ----------------------------------------------------------------------------------------------------
+
+%% @doc The number of header fields (each with its line's end) that all answers of a listener have. They are kept for ever.
+-spec bosh_profile(binary()) -> bosh_profile().
+bosh_profile(_Fields) ->
+    not_loaded().
+
+%% @doc Takes the request that waits on a connection, see {@link is_poll/2}, and gives it to its session, which answers it
+%% natively. `slow': it has to be read step by step. `{large, Socket}': it brings what {@link bosh_deliver/1} is for.
+%% `{create, ...}': it asks for a session, see {@link bosh_create/5}. `{carry, ...}': its session is of the node with this tag.
+-spec bosh_request(handle(), bosh_profile()) -> bosh_taken() | slow.
+bosh_request(_Handle, _Profile) ->
+    not_loaded().
+
+%% @doc As {@link bosh_request/2} with the body of a request that a process has read. That process is sent
+%% `{megaphone_bosh, Number, Status, Text}', or `{megaphone_bosh, Number, closed}' when the request has come by another way.
+%% `slow': it is longer than `small_message' bytes, call {@link bosh_large_body/2}.
+-spec bosh_body({pid(), non_neg_integer()}, binary()) -> bosh_taken() | slow.
+bosh_body(_Waiter, _Body) ->
+    not_loaded().
+
+%% @doc The same for bodies of any length, on a dirty scheduler.
+-spec bosh_large_body({pid(), non_neg_integer()}, binary()) -> bosh_taken().
+bosh_large_body(_Waiter, _Body) ->
+    not_loaded().
+
+%% @doc Makes the session that a request asks for, of this server and this client: with the seconds after which it ends without
+%% requests, the longest pause in seconds, and the most elements in an answer (0: any number). Name its client session with
+%% {@link bosh_set_owner/2}.
+-spec bosh_create(bosh_waiter(), Host :: binary(), address(), {pos_integer(), non_neg_integer(), non_neg_integer()}, Body :: binary()) ->
+    bosh_socket().
+bosh_create(_Waiter, _Host, _Client, _Settings, _Body) ->
+    not_loaded().
+
+%% @doc Answers a request that is no session's: with an end for this reason, or with a status.
+-spec bosh_refuse(bosh_waiter(), 'host-unknown' | 'improper-addressing' | 'internal-server-error' | 'item-not-found' | 'policy-violation' | 400..499) ->
+    ok.
+bosh_refuse(_Waiter, _Why) ->
+    not_loaded().
+
+%% @doc Gives an answer that another node has made.
+-spec bosh_answer(bosh_waiter(), 200 | 400..499, binary()) -> ok.
+bosh_answer(_Waiter, _Status, _Text) ->
+    not_loaded().
+
+%% @doc Nobody waits for the answer to this request any more.
+-spec bosh_forget({pid(), non_neg_integer()}, Body :: binary()) -> ok.
+bosh_forget(_Waiter, _Body) ->
+    not_loaded().
+
+-spec bosh_set_owner(bosh_socket(), pid()) -> ok.
+bosh_set_owner(_Socket, _Pid) ->
+    not_loaded().
+
+%% @doc As {@link activate/1}, for the client session of a BOSH session.
+-spec bosh_activate(bosh_socket()) -> ok | large | {shaped, pos_integer()} | {error, closed}.
+bosh_activate(_Socket) ->
+    not_loaded().
+
+%% @doc As {@link deliver_large/1}.
+-spec bosh_deliver(bosh_socket()) -> ok | {error, closed}.
+bosh_deliver(_Socket) ->
+    not_loaded().
+
+%% @doc Sends an element to the client. `features' and `error' are those of streams; `'end'' has no text. It never waits:
+%% `closed' is also the answer when the client has not fetched very much.
+-spec bosh_send(bosh_socket(), element | features | error | 'end', binary()) -> ok | {error, closed}.
+bosh_send(_Socket, _Kind, _Text) ->
+    not_loaded().
+
+%% @doc Begins a stream with this id and version.
+-spec bosh_send_start(bosh_socket(), Id :: binary(), Version :: binary()) -> ok | {error, closed}.
+bosh_send_start(_Socket, _Id, _Version) ->
+    not_loaded().
+
+%% @doc Notes that the client has logged in, is slowed down or not, or that somebody else has a copy of what is not delivered.
+-spec bosh_note(bosh_socket(), authenticated | shaped | unshaped | resumable) -> ok.
+bosh_note(_Socket, _What) ->
+    not_loaded().
+
+-spec bosh_close(bosh_socket()) -> ok.
+bosh_close(_Socket) ->
+    not_loaded().
+
+-spec bosh_peername(bosh_socket()) -> {ok, address()} | {error, closed}.
+bosh_peername(_Socket) ->
+    not_loaded().
+
+%% @doc Works on sessions whose time has come; `more': there are others. With the number of all sessions.
+-spec bosh_tick() -> {more | done, non_neg_integer()}.
+bosh_tick() ->
+    not_loaded().
+
+%% @doc `sessions', the bytes that their table takes (`memory'), and this node's tag (`node').
+-spec bosh_info() -> #{atom() => non_neg_integer()}.
+bosh_info() ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

@@ -16,6 +16,7 @@
 -define(OWNERS, 16).
 
 -type place() :: 0..15.
+-type socket() :: megaphone_nif:handle() | megaphone_nif:bosh_socket().
 
 %% @doc The owners, for a supervisor.
 -spec child_specs() -> [supervisor:child_spec()].
@@ -27,22 +28,30 @@ start_link(Number) ->
     gen_server:start_link(?MODULE, Number, []).
 
 %% @doc The owner of a connection. No process and no lock is asked.
--spec of_socket(megaphone_nif:handle()) -> pid().
-of_socket({_Link, _Id, Slot, _Generation}) ->
-    persistent_term:get({?MODULE, Slot rem ?OWNERS}).
+-spec of_socket(socket()) -> pid().
+of_socket({_Link, _Id, Slot, _Generation}) -> persistent_term:get({?MODULE, Slot rem ?OWNERS});
+of_socket({Place, _Generation}) -> persistent_term:get({?MODULE, Place rem ?OWNERS}).
 
 %% @doc Asks for the next elements of a connection. Called in the session's process, with the shaper that it was given, if
 %% any: then the session gets them when what came before is paid for.
--spec activate(megaphone_nif:handle(), undefined | p1_shaper:state()) -> ok | {error, closed}.
+-spec activate(socket(), undefined | p1_shaper:state()) -> ok | {error, closed}.
 activate(Socket, Shaper) ->
-    case megaphone_nif:activate(Socket) of
+    case ask(Socket) of
         ok -> ok;
-        large -> megaphone_nif:deliver_large(Socket);
+        large -> deliver(Socket);
         {shaped, Bytes} -> pay(Socket, Shaper, Bytes);
         {error, closed} = Error -> Error
     end.
 
--spec pay(megaphone_nif:handle(), undefined | p1_shaper:state(), pos_integer()) -> ok | {error, closed}.
+-spec ask(socket()) -> ok | large | {shaped, pos_integer()} | {error, closed}.
+ask({_Place, _Generation} = Socket) -> megaphone_nif:bosh_activate(Socket);
+ask(Handle) -> megaphone_nif:activate(Handle).
+
+-spec deliver(socket()) -> ok | {error, closed}.
+deliver({_Place, _Generation} = Socket) -> megaphone_nif:bosh_deliver(Socket);
+deliver(Handle) -> megaphone_nif:deliver_large(Handle).
+
+-spec pay(socket(), undefined | p1_shaper:state(), pos_integer()) -> ok | {error, closed}.
 pay(Socket, undefined, _Bytes) ->
     activate(Socket, undefined);
 pay(Socket, Shaper, Bytes) ->
@@ -69,9 +78,9 @@ handle_call(_Request, _From, Number) ->
 handle_cast(_Message, Number) ->
     {noreply, Number}.
 
--spec handle_info({activate, megaphone_nif:handle()} | term(), place()) -> {noreply, place()}.
+-spec handle_info({activate, socket()} | term(), place()) -> {noreply, place()}.
 handle_info({activate, Socket}, Number) ->
-    _ = [spawn(fun() -> megaphone_nif:deliver_large(Socket) end) || megaphone_nif:activate(Socket) =:= large],
+    _ = [spawn(fun() -> deliver(Socket) end) || ask(Socket) =:= large],
     {noreply, Number};
 handle_info(_Other, Number) ->
     {noreply, Number}.

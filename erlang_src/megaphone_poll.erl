@@ -9,6 +9,7 @@
 -module(megaphone_poll).
 
 -include_lib("kernel/include/logger.hrl").
+-include("megaphone_request.hrl").
 
 -export([start/1, init/1]).
 -export_type([settings/0]).
@@ -19,28 +20,6 @@
     custom_headers := [{binary(), binary()}],
     idle := megaphone_sweeper:idle()
 }.
-
-%% As in ejabberd_http.hrl, unchanged from ejabberd 21.01 to 26.07; see poll_SUITE. The header is not included, so that
-%% this builds without ejabberd.
--record(request, {
-    method :: atom(),
-    path = [] :: [binary()],
-    raw_path :: binary(),
-    q = [] :: [],
-    us = {<<>>, <<>>} :: {binary(), binary()},
-    auth :: undefined,
-    lang = <<>> :: binary(),
-    data = <<>> :: binary(),
-    ip :: megaphone_nif:address(),
-    host = <<>> :: binary(),
-    port = 80 :: inet:port_number(),
-    opts = [] :: list(),
-    tp = http :: http,
-    headers = [] :: [{atom() | binary(), binary()}],
-    length = 0 :: non_neg_integer(),
-    sockmod = gen_tcp :: gen_tcp,
-    socket :: megaphone_socket:socket()
-}).
 
 %% What the answer needs of the request.
 -record(asked, {version = {1, 1} :: {0..1, 0..1}, keep_alive = true :: boolean()}).

@@ -19,6 +19,8 @@ init([]) ->
     Children = [
         #{id => megaphone_links, start => {megaphone_links, start_link, []}},
         #{id => megaphone_gate, start => {megaphone_gate, start_link, []}},
+        megaphone_bosh_carry:child_spec(),
+        #{id => megaphone_bosh_clock, start => {megaphone_bosh_clock, start_link, []}},
         #{id => megaphone_sweeper, start => {megaphone_sweeper, start_link, []}},
         #{id => megaphone, start => {megaphone, start_link, []}}
     ],

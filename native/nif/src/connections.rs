@@ -24,7 +24,7 @@ fn closed(env: Env<'_>) -> Term<'_> {
 fn open<'a>(env: Env<'a>, peer: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
     let peer = terms::address_from(peer)?;
     let packet = terms::packet_type_from(packet)?;
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     Ok(match TABLE.open(peer, packet, beam.caller()?, now(), &mut beam) {
         Ok(handle) => (atoms::ok(), terms::handle(env, &handle)).encode(env),
         Err(refused) => connections_error(env, refused),
@@ -33,14 +33,14 @@ fn open<'a>(env: Env<'a>, peer: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
 
 #[rustler::nif]
 fn set_owner<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let pid = beam.process(&pid)?;
     Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut beam)))
 }
 
 #[rustler::nif]
 fn set_consumer<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<Term<'a>> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let pid = beam.process(&pid)?;
     Ok(ok_or_closed(env, TABLE.set_owner(&handle_from(handle)?, pid, now(), &mut beam)))
 }
@@ -48,7 +48,7 @@ fn set_consumer<'a>(env: Env<'a>, handle: Term<'a>, pid: LocalPid) -> NifResult<
 /// Bound: a copy of at most `LOCAL_QUEUE` bytes, some 100 us; what is larger is refused before it is copied.
 #[rustler::nif]
 fn put_data<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.put_data(&handle_from(handle)?, &data, now(), &mut Beam(env)) {
+    Ok(match TABLE.put_data(&handle_from(handle)?, &data, now(), &mut Beam::new(env)) {
         Ok(()) => atoms::ok().encode(env),
         Err(refused) => connections_error(env, refused),
     })
@@ -57,7 +57,7 @@ fn put_data<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<T
 /// Bound: what the queue holds is moved, not copied, beyond 128 kB.
 #[rustler::nif]
 fn recv<'a>(env: Env<'a>, handle: Term<'a>, length: usize) -> NifResult<Term<'a>> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     Ok(match TABLE.recv(&handle_from(handle)?, length, beam.caller()?, now(), &mut beam) {
         Ok(Ok(data)) => (atoms::ok(), data_term(env, data)).encode(env),
         Ok(Err(token)) => (atoms::wait(), token).encode(env),
@@ -76,7 +76,7 @@ fn recv_error(env: Env<'_>, error: RecvError) -> Term<'_> {
 /// Bound: `DEATHS_PER_CALL` connections and waits.
 #[rustler::nif]
 fn process_down(env: Env<'_>, pid: LocalPid) -> NifResult<Atom> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let pid = beam.process(&pid)?;
     Ok(if TABLE.process_down(pid, now(), &mut beam) {
         beam.end_slice();
@@ -89,7 +89,7 @@ fn process_down(env: Env<'_>, pid: LocalPid) -> NifResult<Atom> {
 /// Bound: `SWEEP_PER_CALL` places.
 #[rustler::nif]
 fn local_sweep(env: Env<'_>, cursor: u64) -> Term<'_> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let next = TABLE.local_sweep(cursor, &mut beam);
     swept(&beam, next)
 }
@@ -99,15 +99,15 @@ pub(crate) fn swept<'a>(beam: &Beam<'a>, next: Option<u64>) -> Term<'a> {
     match next {
         Some(next) => {
             beam.end_slice();
-            (atoms::more(), next).encode(beam.0)
+            (atoms::more(), next).encode(beam.env)
         }
-        None => atoms::done().encode(beam.0),
+        None => atoms::done().encode(beam.env),
     }
 }
 
 #[rustler::nif]
 fn get_data<'a>(env: Env<'a>, handle: Term<'a>, from: LocalPid) -> NifResult<Atom> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let from = beam.process(&from)?;
     TABLE.get_data(&handle_from(handle)?, from, now(), &mut beam);
     Ok(atoms::ok())
@@ -115,13 +115,17 @@ fn get_data<'a>(env: Env<'a>, handle: Term<'a>, from: LocalPid) -> NifResult<Ato
 
 #[rustler::nif]
 fn cancel(env: Env<'_>, handle: Term<'_>, token: u64) -> NifResult<Atom> {
-    Ok(if TABLE.cancel(&handle_from(handle)?, token, &mut Beam(env)) { atoms::ok() } else { atoms::gone() })
+    Ok(if TABLE.cancel(&handle_from(handle)?, token, &mut Beam::new(env)) {
+        atoms::ok()
+    } else {
+        atoms::gone()
+    })
 }
 
 /// Bound: a copy of at most `OUTPUT_QUEUE` bytes.
 #[rustler::nif]
 fn send<'a>(env: Env<'a>, handle: Term<'a>, data: Binary<'a>) -> NifResult<Term<'a>> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     Ok(match TABLE.send(&handle_from(handle)?, &data, beam.caller()?, now(), &mut beam) {
         Ok(Sent::All) => atoms::ok().encode(env),
         Ok(Sent::Refused) => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
@@ -135,7 +139,7 @@ fn set_active<'a>(env: Env<'a>, handle: Term<'a>, active: Term<'a>) -> NifResult
     let Ok(active) = terms::active_from(active) else {
         return Ok((atoms::error(), atoms::einval()).encode(env));
     };
-    Ok(match TABLE.set_active(&handle_from(handle)?, active, &mut Beam(env)) {
+    Ok(match TABLE.set_active(&handle_from(handle)?, active, &mut Beam::new(env)) {
         Ok(()) => atoms::ok().encode(env),
         Err(error) => recv_error(env, error),
     })
@@ -144,7 +148,7 @@ fn set_active<'a>(env: Env<'a>, handle: Term<'a>, active: Term<'a>) -> NifResult
 #[rustler::nif]
 fn set_packet<'a>(env: Env<'a>, handle: Term<'a>, packet: Atom) -> NifResult<Term<'a>> {
     let packet = terms::packet_type_from(packet)?;
-    Ok(ok_or_closed(env, TABLE.set_packet(&handle_from(handle)?, packet, &mut Beam(env))))
+    Ok(ok_or_closed(env, TABLE.set_packet(&handle_from(handle)?, packet, &mut Beam::new(env))))
 }
 
 #[rustler::nif]
@@ -165,7 +169,7 @@ fn sockname<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
 
 #[rustler::nif]
 fn close<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Atom> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     TABLE.close(&handle_from(handle)?, beam.caller()?, now(), &mut beam);
     Ok(atoms::ok())
 }
@@ -178,12 +182,12 @@ fn shutdown<'a>(env: Env<'a>, handle: Term<'a>, how: Atom) -> NifResult<Term<'a>
         how if how == atoms::read_write() => (true, true),
         _ => return Err(rustler::Error::BadArg),
     };
-    Ok(ok_or_closed(env, TABLE.shutdown(&handle_from(handle)?, read, write, now(), &mut Beam(env))))
+    Ok(ok_or_closed(env, TABLE.shutdown(&handle_from(handle)?, read, write, now(), &mut Beam::new(env))))
 }
 
 #[rustler::nif]
 fn output<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.output(&handle_from(handle)?, &mut Beam(env)) {
+    Ok(match TABLE.output(&handle_from(handle)?, &mut Beam::new(env)) {
         Ok(Some(bytes)) => (atoms::ok(), bytes.into_term(env)).encode(env),
         Ok(None) => atoms::empty().encode(env),
         Err(Closed) => closed(env),

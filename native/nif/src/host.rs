@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use megaphone_core::table::{Chunk, Data, End, Host, Message, concat};
+use megaphone_core::bosh::SocketId;
+use megaphone_core::table::{Chunk, Data, End, Handle, Host, Message, concat};
 use rustler::schedule::consume_timeslice;
 use rustler::{Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term};
 
@@ -47,13 +48,13 @@ impl Resource for Watcher {
 
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         let Some(dead) = Pid::new(env, &pid) else { return };
-        if !TABLE.process_down(dead, crate::now(), &mut Beam(env)) {
+        if !TABLE.process_down(dead, crate::now(), &mut Beam::new(env)) {
             return;
         }
         // It had very much: a process goes on in slices, so that no scheduler is held up.
         match env.whereis_pid(atoms::megaphone_links()) {
             Some(links) if env.send(&links, (atoms::megaphone_down(), pid)).is_ok() => {}
-            _ => while TABLE.process_down(dead, crate::now(), &mut Beam(env)) {},
+            _ => while TABLE.process_down(dead, crate::now(), &mut Beam::new(env)) {},
         }
     }
 }
@@ -66,23 +67,40 @@ static WATCHERS: LazyLock<Vec<ResourceArc<Watcher>>> =
 const WATCHER_COUNT: usize = 64;
 
 /// The VM, as seen from one call.
-pub(crate) struct Beam<'a>(pub(crate) Env<'a>);
+pub(crate) struct Beam<'a> {
+    pub(crate) env: Env<'a>,
+    /// Connections of requests that BOSH sessions were to answer, and that were closed.
+    gone: Vec<(SocketId, Handle)>,
+}
 
-impl Beam<'_> {
+/// The table was told under its lock, a session has one of its own, and that comes first.
+impl Drop for Beam<'_> {
+    fn drop(&mut self) {
+        for (session, handle) in self.gone.drain(..) {
+            crate::bosh::gone(session, &handle);
+        }
+    }
+}
+
+impl<'a> Beam<'a> {
+    pub(crate) const fn new(env: Env<'a>) -> Self {
+        Self { env, gone: Vec::new() }
+    }
+
     /// The process that made the call.
     pub(crate) fn caller(&self) -> NifResult<Pid> {
-        Pid::new(self.0, &self.0.pid()).ok_or(Error::BadArg)
+        Pid::new(self.env, &self.env.pid()).ok_or(Error::BadArg)
     }
 
     /// Tells the scheduler that the call was a whole turn: otherwise native calls count for nearly nothing, and a process
     /// that makes them one after the other keeps all others waiting.
     pub(crate) fn end_slice(&self) {
-        consume_timeslice(self.0, 100);
+        consume_timeslice(self.env, 100);
     }
 
     /// A process that was given as an argument.
     pub(crate) fn process(&self, pid: &LocalPid) -> NifResult<Pid> {
-        Pid::new(self.0, pid).ok_or(Error::BadArg)
+        Pid::new(self.env, pid).ok_or(Error::BadArg)
     }
 }
 
@@ -91,28 +109,37 @@ impl Host for Beam<'_> {
     type Chunk = Bin;
 
     fn deliver(&mut self, to: Pid, message: Message<Bin>) {
-        let term = encode(self.0, message);
-        if let Some(to) = to.local(self.0) {
+        let term = encode(self.env, message);
+        if let Some(to) = to.local(self.env) {
             // A process that has ended meanwhile reads no messages.
-            let _ = self.0.send(&to, term);
+            let _ = self.env.send(&to, term);
         }
     }
 
-    fn abandon(&mut self, pid: Pid) {
-        if let (Some(links), Some(pid)) = (self.0.whereis_pid(atoms::megaphone_links()), pid.local(self.0)) {
+    fn abandon(&mut self, pid: Pid, handle: Handle) {
+        if let Some(session) = pid.session() {
+            return self.gone.push((session, handle));
+        }
+        if let (Some(links), Some(pid)) =
+            (self.env.whereis_pid(atoms::megaphone_links()), pid.local(self.env))
+        {
             // Without that process the application is stopping.
-            let _ = self.0.send(&links, (atoms::megaphone_gone(), pid));
+            let _ = self.env.send(&links, (atoms::megaphone_gone(), pid));
         }
     }
 
     fn is_alive(&mut self, pid: Pid) -> bool {
-        pid.local(self.0).is_some_and(|pid| pid.is_alive(self.0))
+        pid.local(self.env).is_some_and(|pid| pid.is_alive(self.env))
     }
 
     fn monitor(&mut self, pid: Pid) -> bool {
-        let Some(pid) = pid.local(self.0) else { return false };
-        let at = pid.encode(self.0).hash_internal(0) as usize % WATCHER_COUNT;
-        self.0.monitor(&WATCHERS[at], &pid).is_some()
+        let Some(pid) = pid.local(self.env) else { return false };
+        let at = pid.encode(self.env).hash_internal(0) as usize % WATCHER_COUNT;
+        self.env.monitor(&WATCHERS[at], &pid).is_some()
+    }
+
+    fn is_process(&mut self, pid: Pid) -> bool {
+        pid.session().is_none()
     }
 
     fn millis(&mut self) -> u32 {
@@ -120,9 +147,9 @@ impl Host for Beam<'_> {
     }
 
     fn busy(&mut self) {
-        if let Some(sweeper) = self.0.whereis_pid(atoms::megaphone_sweeper()) {
+        if let Some(sweeper) = self.env.whereis_pid(atoms::megaphone_sweeper()) {
             // Without that process nobody looks for who is idle; it asks when it starts.
-            let _ = self.0.send(&sweeper, atoms::busy());
+            let _ = self.env.send(&sweeper, atoms::busy());
         }
     }
 }

@@ -6,12 +6,14 @@
 //! * `links`: NIFs about links
 //! * `connections`: NIFs about connections
 //! * `parse`: NIFs that take requests apart
+//! * `bosh`: NIFs of BOSH sessions
 //! * `messages`: NIFs for connections whose messages become elements
 //! * `polls`: NIFs for processes that take a request whole and end with their client
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
 //! Panics become Erlang exceptions (rustler unwinds); none can be caused by a peer.
 
+mod bosh;
 mod connections;
 mod host;
 mod links;

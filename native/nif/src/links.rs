@@ -54,7 +54,7 @@ fn link_refusal<'a>(env: Env<'a>, why: Term<'a>) -> NifResult<Term<'a>> {
 
 #[rustler::nif]
 fn link_refuse<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, why: Term<'a>) -> NifResult<Atom> {
-    TABLE.link_refuse(&link.0, &text(why)?, &mut Beam(env));
+    TABLE.link_refuse(&link.0, &text(why)?, &mut Beam::new(env));
     Ok(atoms::ok())
 }
 
@@ -67,7 +67,7 @@ fn text(term: Term<'_>) -> NifResult<String> {
 #[rustler::nif]
 fn link_input<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, chunk: Binary<'a>) -> Term<'a> {
     let mut actions = Vec::new();
-    let end = TABLE.link_input(&link.0, &chunk, now(), &mut actions, &mut Beam(env));
+    let end = TABLE.link_input(&link.0, &chunk, now(), &mut actions, &mut Beam::new(env));
     let actions: Vec<Term<'a>> = actions.iter().filter_map(|action| act(env, action)).collect();
     match end {
         InputEnd::Done => (atoms::ok(), actions).encode(env),
@@ -98,7 +98,7 @@ fn link_output(env: Env<'_>, link: ResourceArc<LinkRef>) -> NifResult<Term<'_>> 
     if link.0.is_down() {
         return Ok((atoms::error(), atoms::closed()).encode(env));
     }
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let output = TABLE.link_output(&link.0, beam.caller()?, &mut beam);
     Ok(if output.is_empty() {
         atoms::empty().encode(env)
@@ -109,7 +109,7 @@ fn link_output(env: Env<'_>, link: ResourceArc<LinkRef>) -> NifResult<Term<'_>> 
 
 #[rustler::nif]
 fn link_ping(env: Env<'_>, link: ResourceArc<LinkRef>) -> Atom {
-    TABLE.link_ping(&link.0, &mut Beam(env));
+    TABLE.link_ping(&link.0, &mut Beam::new(env));
     atoms::ok()
 }
 
@@ -122,7 +122,7 @@ fn link_down(link: ResourceArc<LinkRef>) -> Atom {
 /// Bound: `SWEEP_PER_CALL` places.
 #[rustler::nif]
 fn link_sweep<'a>(env: Env<'a>, link: ResourceArc<LinkRef>, cursor: u64) -> Term<'a> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let next = TABLE.link_sweep(&link.0, cursor, &mut beam);
     swept(&beam, next)
 }

@@ -18,9 +18,23 @@ use crate::{TABLE, now, xml};
 static ELEMENTS: [AtomicUsize; 2] =
     [AtomicUsize::new(limits::XML_ELEMENTS), AtomicUsize::new(limits::XML_ELEMENTS_BEFORE_LOGIN)];
 
+/// Longest message, likewise; the table of connections has them, too.
+static BYTES: [AtomicUsize; 2] = [
+    AtomicUsize::new(limits::MAX_STANZA as usize),
+    AtomicUsize::new(limits::MAX_STANZA_BEFORE_LOGIN as usize),
+];
+
+/// Bytes and elements that a message may have.
+pub(crate) fn message_limits(authenticated: bool) -> (usize, usize) {
+    let at = usize::from(!authenticated);
+    (BYTES[at].load(Ordering::Relaxed), ELEMENTS[at].load(Ordering::Relaxed))
+}
+
 #[rustler::nif]
 fn set_message_limits(after: (u32, usize), before: (u32, usize)) -> Atom {
     TABLE.set_message_limits(after.0, before.0);
+    BYTES[0].store(after.0 as usize, Ordering::Relaxed);
+    BYTES[1].store(before.0.min(after.0) as usize, Ordering::Relaxed);
     ELEMENTS[0].store(after.1, Ordering::Relaxed);
     ELEMENTS[1].store(before.1, Ordering::Relaxed);
     atoms::ok()
@@ -29,7 +43,7 @@ fn set_message_limits(after: (u32, usize), before: (u32, usize)) -> Atom {
 /// Bound: a batch of `MAX_BATCH_BYTES`.
 #[rustler::nif]
 fn activate<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.activate(&handle_from(handle)?, &mut Beam(env)) {
+    Ok(match TABLE.activate(&handle_from(handle)?, &mut Beam::new(env)) {
         Ok(Activated::Waits) => atoms::ok().encode(env),
         Ok(Activated::Batch(batch)) => {
             deliver(env, &batch);
@@ -44,7 +58,7 @@ fn activate<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
 /// Works as long as the largest message takes.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn deliver_large<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.take_large(&handle_from(handle)?, &mut Beam(env)) {
+    Ok(match TABLE.take_large(&handle_from(handle)?, &mut Beam::new(env)) {
         Ok(batch) => {
             if let Some(batch) = batch {
                 deliver(env, &batch);
@@ -58,7 +72,7 @@ fn deliver_large<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
 /// Bound: a copy of at most `OUTPUT_QUEUE` bytes.
 #[rustler::nif]
 fn send_message<'a>(env: Env<'a>, handle: Term<'a>, text: Binary<'a>) -> NifResult<Term<'a>> {
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     Ok(match TABLE.send_message(&handle_from(handle)?, &text, beam.caller()?, now(), &mut beam) {
         Ok(Sent::All) => atoms::ok().encode(env),
         Ok(Sent::Refused) => (atoms::error(), (atoms::limit(), atoms::waiters())).encode(env),
@@ -83,7 +97,8 @@ fn set_shaped(handle: Term<'_>, shaped: bool) -> NifResult<Atom> {
 #[rustler::nif]
 fn take_idle<'a>(env: Env<'a>, after: u32, most: usize) -> Term<'a> {
     let mut idle = Vec::new();
-    let noted = TABLE.take_idle(crate::millis(), after, most, &mut idle);
+    let mut noted = TABLE.take_idle(crate::millis(), after, most, &mut idle);
+    noted |= crate::bosh::take_idle(crate::millis(), after, most, &mut idle);
     let idle: Vec<Term<'a>> =
         idle.into_iter().filter_map(|(owner, link)| Some((owner.local(env)?, link).encode(env))).collect();
     (if noted { atoms::more() } else { atoms::done() }, idle).encode(env)
@@ -167,7 +182,7 @@ const FRAMING: &[u8] = b"urn:ietf:params:xml:ns:xmpp-framing";
 
 /// What an `xmpp_stream_in` makes a stream error of: it knows two kinds. The text before the colon tells
 /// `megaphone_c2s` which one was meant.
-fn error_event<'a>(env: Env<'a>, class: Class, text: &str) -> Term<'a> {
+pub(crate) fn error_event<'a>(env: Env<'a>, class: Class, text: &str) -> Term<'a> {
     match class {
         Class::TooBig => too_big(env),
         Class::NotWellFormed => stream_error(env, text),
@@ -185,7 +200,7 @@ fn fault_event(env: Env<'_>, fault: Fault) -> Term<'_> {
     }
 }
 
-fn too_big(env: Env<'_>) -> Term<'_> {
+pub(crate) fn too_big(env: Env<'_>) -> Term<'_> {
     (atoms::xmlstreamerror(), binary(env, b"XML stanza is too big")).encode(env)
 }
 

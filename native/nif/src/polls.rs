@@ -20,15 +20,15 @@ fn is_poll<'a>(handle: Term<'a>, targets: Vec<Binary<'a>>) -> NifResult<bool> {
 #[rustler::nif]
 fn take_request<'a>(env: Env<'a>, handle: Term<'a>, templates: Term<'a>) -> NifResult<Term<'a>> {
     let mut fields = Fields::new();
-    let mut beam = Beam(env);
+    let mut beam = Beam::new(env);
     let caller = beam.caller()?;
-    let taken = TABLE.take_request(&handle_from(handle)?, &mut fields, caller, now(), &mut beam);
+    let taken = TABLE.take_request(&handle_from(handle)?, &mut fields, usize::MAX, caller, now(), &mut beam);
     parse::answer(env, taken, &fields, templates)
 }
 
 #[rustler::nif]
 fn end_request<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
-    Ok(match TABLE.end_request(&handle_from(handle)?, &mut Beam(env)) {
+    Ok(match TABLE.end_request(&handle_from(handle)?, &mut Beam::new(env)) {
         Ok(true) => atoms::more().encode(env),
         Ok(false) => atoms::done().encode(env),
         Err(Closed) => (atoms::error(), atoms::closed()).encode(env),

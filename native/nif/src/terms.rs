@@ -12,6 +12,9 @@ use rustler::{Encoder, Env, Error, NifResult, Term};
 #[allow(missing_docs, non_snake_case)]
 pub(crate) mod atoms {
     rustler::atoms! {
+        megaphone_bosh, megaphone_bosh_clock, megaphone_next, undelivered, create, carry, features, end, authenticated, unshaped, resumable,
+        host_unknown = "host-unknown", improper_addressing = "improper-addressing", internal_server_error = "internal-server-error",
+        item_not_found = "item-not-found", policy_violation = "policy-violation",
         attach, large, shaped, busy, http_and_xmpp, megaphone_sweeper,
         too_big, not_well_formed, restricted,
         xmlel, xmlcdata, xmlstreamstart, xmlstreamend, xmlstreamerror, xmlstreamelement,

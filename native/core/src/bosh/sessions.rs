@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
@@ -35,6 +36,8 @@ pub struct Entry<T, P> {
     pub session: Session<T>,
     /// The process of the client session.
     pub owner: Option<P>,
+    /// The server that it was made for.
+    pub host: Arc<str>,
     /// Where the client is.
     pub client: SocketAddr,
     /// The link by which the session was asked for, 0 for none.
@@ -134,6 +137,7 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
     pub fn create(
         &self,
         secret: [u8; 16],
+        host: Arc<str>,
         client: SocketAddr,
         link: u32,
         make: impl FnOnce(&Sid) -> Session<T>,
@@ -148,6 +152,7 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
             Entry {
                 session: make(&Sid { node, place, secret }),
                 owner: None,
+                host,
                 client,
                 link,
                 resumable: false,

@@ -369,6 +369,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
 
     /// Nothing goes over the wire any more: output is dropped, readers get what is queued, then the end.
     pub(super) fn end_wire<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, end: End, host: &mut H) {
+        let Some(handle) = self.handle(place) else { return };
         let Some(slot) = self.slots.get_mut(place as usize) else { return };
         slot.wire = Wire::Done;
         slot.flags.input_closed = true;
@@ -382,7 +383,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             && let Some(owner) = slot.owner
         {
             self.abandoned += 1;
-            host.abandon(owner);
+            host.abandon(owner, handle);
         }
         self.wake_all(place, end, host);
     }

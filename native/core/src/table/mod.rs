@@ -193,8 +193,14 @@ pub trait Host {
     /// Whether a process still runs. Asked before data is taken for it.
     fn is_alive(&mut self, pid: Self::Pid) -> bool;
 
-    /// Ends a process: it answers a poll whose client is gone. Called under the lock of a shard, as [`Host::deliver`] is.
-    fn abandon(&mut self, pid: Self::Pid);
+    /// The client of a request that was taken whole is gone. A process that was to answer it is to be ended. Called under the
+    /// lock of a shard, as [`Host::deliver`] is.
+    fn abandon(&mut self, pid: Self::Pid, handle: Handle);
+
+    /// False for what owns connections without being a process: it does not die, and is sent nothing.
+    fn is_process(&mut self, _pid: Self::Pid) -> bool {
+        true
+    }
 
     /// Arranges for [`Table::process_down`] when the process ends; false when it has ended. Called without locks.
     fn monitor(&mut self, pid: Self::Pid) -> bool;
@@ -290,7 +296,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
 
     /// Has a process watched that owns or waits for something in a shard; cleans up at once if it is dead.
     fn watch<H: Host<Pid = P, Chunk = C>>(&self, pid: P, shard: usize, now: u32, host: &mut H) {
-        if self.watched.add(pid, shard) && !host.monitor(pid) {
+        if host.is_process(pid) && self.watched.add(pid, shard) && !host.monitor(pid) {
             // A process that was dead before it was watched; it had little time to get much.
             while self.process_down(pid, now, host) {}
         }

@@ -7,9 +7,11 @@ use std::hash::Hash;
 
 use super::connection::Request;
 use super::input::Chunk;
+use super::shard::Shard;
 use super::slot::{Framing, Slot, Wire};
 use super::{Closed, Handle, Host, SHARDS, Table};
 use crate::limits::MAX_HEAD;
+use crate::link::CloseReason;
 use crate::packet::{Fields, Whole};
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
@@ -24,7 +26,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Takes the request that waits for a consumer, head and body, if it is there to its last byte and its head is strictly
     /// valid: its bytes, and where its parts lie in them. `None`: it has to be read step by step.
     ///
-    /// `pid` is its consumer from now on, and until [`Table::end_request`] it is ended ([`Host::abandon`]) when the client
+    /// One of more than `most` bytes is left to be read step by step, too. `pid` is its consumer from now on, and until [`Table::end_request`] it is ended ([`Host::abandon`]) when the client
     /// goes. `fields` is to be empty; when there is a request its fields are in it.
     ///
     /// # Errors
@@ -33,6 +35,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         &self,
         handle: &Handle,
         fields: &mut Fields,
+        most: usize,
         pid: P,
         now: u32,
         host: &mut H,
@@ -43,7 +46,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if slot.wire != Wire::Open {
             return Err(Closed);
         }
-        let taken = slot.take_request(fields);
+        let taken = slot.take_request(fields, most);
         slot.grant();
         if taken.is_some() {
             shard.set_owner(place, Some(pid));
@@ -75,26 +78,73 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if !slot.flags.polled {
             return Err(Closed);
         }
-        slot.finish_request();
-        let next = slot.request();
-        if let Request::Complete(size) = next {
-            slot.queues().framing = Framing::unread(size);
-            shard.set_owner(place, None);
-        } else {
-            shard.detach(place);
-        }
+        let more = shard.next_request(place);
         let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
             self.apply(effect, None, host);
         }
-        Ok(matches!(next, Request::Complete(_)))
+        Ok(more)
+    }
+
+    /// Sends the whole answer to a request that was taken whole, and ends it as [`Table::end_request`] does; `last`: the
+    /// connection ends with it. It is queued whatever its length: who gives it has limited that.
+    ///
+    /// # Errors
+    /// [`Closed`], also when no request was taken.
+    pub fn answer<H: Host<Pid = P, Chunk = C>>(
+        &self,
+        handle: &Handle,
+        parts: &[&[u8]],
+        last: bool,
+        now: u32,
+        host: &mut H,
+    ) -> Result<bool, Closed> {
+        let mut shard = self.shard_for(handle);
+        let place = shard.find(handle).ok_or(Closed)?;
+        let slot = shard.slots.get_mut(place as usize).ok_or(Closed)?;
+        if !slot.flags.polled || slot.flags.output_closed {
+            return Err(Closed);
+        }
+        slot.last_activity = now;
+        for part in parts {
+            slot.queues().output.push(part);
+        }
+        let mut more = false;
+        let effect = if last {
+            slot.flags.polled = false;
+            shard.detach(place);
+            shard.close(place, CloseReason::Normal, now, host)
+        } else {
+            more = shard.next_request(place);
+            shard.finish(place)
+        };
+        drop(shard);
+        if let Some(effect) = effect {
+            self.apply(effect, None, host);
+        }
+        Ok(more)
     }
 
     /// Polls whose clients went before they were answered, since the table was made.
     #[must_use]
     pub fn abandoned(&self) -> u64 {
         (0..SHARDS).map(|number| self.shard(number).abandoned).sum()
+    }
+}
+
+impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
+    /// The request that was taken is answered. True: the next one is there.
+    fn next_request(&mut self, place: u32) -> bool {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return false };
+        slot.finish_request();
+        if let Request::Complete(size) = slot.request() {
+            slot.queues().framing = Framing::unread(size);
+            self.set_owner(place, None);
+            return true;
+        }
+        self.detach(place);
+        false
     }
 }
 
@@ -125,8 +175,8 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
             .any(|rest| matches!(rest.first(), Some(b' ' | b'?')))
     }
 
-    fn take_request(&mut self, fields: &mut Fields) -> Option<(C, Whole)> {
-        let total = self.whole_request()?;
+    fn take_request(&mut self, fields: &mut Fields, most: usize) -> Option<(C, Whole)> {
+        let total = self.whole_request().filter(|total| *total <= most)?;
         let queues = self.queues.as_mut().filter(|queues| queues.readers.is_empty())?;
         let whole = Whole::parse(queues.input.contiguous(MAX_HEAD), |field| fields.push(field))?;
         if whole.total_len() != Some(total) {

@@ -129,7 +129,7 @@ impl Host for Vm {
         self.0.mail.lock().expect("mail").push((to, mail));
     }
 
-    fn abandon(&mut self, pid: u32) {
+    fn abandon(&mut self, pid: u32, _handle: Handle) {
         self.0.mail.lock().expect("mail").push((pid, Mail::Abandoned));
     }
 
@@ -228,7 +228,8 @@ impl Vm {
 
     /// Takes a poll; whether there was one.
     pub(crate) fn take_request(&self, handle: &Handle, pid: u32) -> Result<bool, Closed> {
-        let taken = self.table.take_request(handle, &mut Fields::new(), pid, 0, &mut self.clone())?;
+        let taken =
+            self.table.take_request(handle, &mut Fields::new(), usize::MAX, pid, 0, &mut self.clone())?;
         Ok(taken.is_some())
     }
 

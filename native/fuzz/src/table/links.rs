@@ -135,7 +135,7 @@ impl Scene {
     /// Takes the request whole, if it is all there.
     fn take(&mut self, at: usize, handle: &Handle, pid: u32) -> bool {
         let taken =
-            self.table.take_request(handle, &mut Fields::new(), pid, 0, &mut self.world).expect("open");
+            self.table.take_request(handle, &mut Fields::new(), usize::MAX, pid, 0, &mut self.world).expect("open");
         let conn = &mut self.conns[at];
         let Some(remote) = &mut conn.remote else { return false };
         let (request, _) = remote.request.clone().expect("there is one");

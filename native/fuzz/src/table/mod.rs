@@ -46,7 +46,7 @@ impl Host for World {
         self.mail.push_back((to, message));
     }
 
-    fn abandon(&mut self, pid: u32) {
+    fn abandon(&mut self, pid: u32, _handle: Handle) {
         self.abandoned.push(pid);
     }
 

@@ -44,9 +44,9 @@ pub type Effects<T> = SmallVec<[Effect<T>; 2]>;
 /// A stream begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begin {
-    /// Its server; `None` for the one that the session was made for.
+    /// Its server; `None` for the one of the stream before.
     pub to: Option<String>,
-    /// The version of XMPP, `None` as before.
+    /// The version of XMPP.
     pub version: Option<String>,
     /// The language.
     pub lang: Option<String>,
@@ -145,6 +145,8 @@ pub struct Session<T> {
     wait: u16,
     hold: u8,
     phase: Phase,
+    /// The client named a version of XMPP, and so means each stream to have one.
+    versioned: bool,
     acks: bool,
     asked: bool,
     told: bool,
@@ -169,6 +171,7 @@ impl<T: PartialEq> Session<T> {
         let wait = request.wait.unwrap_or(BOSH_WAIT);
         let hold = request.hold.unwrap_or(BOSH_HOLD);
         let acks = request.ack == Some(1);
+        let versioned = request.version.is_some();
         let mut attributes = Attributes::default();
         attributes.text("sid", &sid.text());
         attributes.number("wait", wait.into());
@@ -209,6 +212,7 @@ impl<T: PartialEq> Session<T> {
             wait,
             hold,
             phase: Phase::Open,
+            versioned,
             acks,
             asked: false,
             told: false,

@@ -70,6 +70,7 @@ impl<T: PartialEq> Session<T> {
         self.acknowledged(&request, now);
         if self.phase == Phase::Open && (request.payload || request.restart || request.terminate) {
             let Request { to, version, lang, restart, payload, terminate, .. } = request;
+            let version = version.or_else(|| self.versioned.then(|| "1.0".into()));
             let begin = restart.then(|| Box::new(Begin { to, version, lang }));
             // A request that begins a stream has no other purpose (XEP-0206, 5).
             let text = if payload && !restart { text } else { Box::default() };

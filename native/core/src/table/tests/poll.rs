@@ -17,7 +17,8 @@ impl Peer {
     }
 
     fn take(&mut self, handle: &Handle) -> Result<Option<Vec<u8>>, Closed> {
-        let taken = self.table.take_request(handle, &mut Fields::new(), CONSUMER, 0, &mut self.world)?;
+        let taken =
+            self.table.take_request(handle, &mut Fields::new(), usize::MAX, CONSUMER, 0, &mut self.world)?;
         Ok(taken.map(|(bytes, _)| bytes))
     }
 
