@@ -242,7 +242,7 @@ impl<T: PartialEq> Session<T> {
     /// Notes whether a request is held.
     pub(super) fn rest(&mut self, now: u64) {
         let held = self.held.iter().any(|held| held.ticket.is_some()) || self.is_behind();
-        if held {
+        if held || self.phase == Phase::Over {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
             self.idle_since = Some(now);

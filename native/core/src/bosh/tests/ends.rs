@@ -92,6 +92,15 @@ fn other_types_do_not_end_the_session() {
 }
 
 #[test]
+fn a_client_session_that_ends_has_the_held_request_answered_17_2() {
+    let mut talk = Talk::held("");
+    assert_eq!(talk.close(), done(&[(11, STREAM_ENDED)]));
+    assert!(talk.session.is_over());
+    assert_eq!(talk.session.deadline(), None);
+    assert_eq!(talk.empty(12), done(&[(12, NOT_FOUND)]));
+}
+
+#[test]
 fn the_end_of_the_stream_waits_for_the_next_request_17_2() {
     let mut talk = Talk::open("");
     assert_eq!(talk.close(), []);

@@ -102,6 +102,16 @@ fn a_tick_that_comes_too_early_or_twice_does_nothing() {
 }
 
 #[test]
+fn a_session_that_has_ended_has_no_time_to_wait_for() {
+    let mut talk = Talk::held("");
+    talk.request(12, "type='terminate'", "");
+    assert_eq!(talk.session.deadline(), None);
+    talk.gone(11);
+    talk.gone(12);
+    assert_eq!(talk.session.deadline(), None);
+}
+
+#[test]
 fn no_time_is_over_while_the_client_session_is_what_is_waited_for() {
     let mut talk = Talk::open("");
     let long = format!("<a>{}</a>", "x".repeat(9_000));
