@@ -198,6 +198,9 @@ impl<T: PartialEq> Session<T> {
             ((text != EMPTY).then(|| text.into()), ended)
         };
         self.outbox.take_if(|outbox| outbox.is_empty());
+        if with_payload {
+            self.polled = None;
+        }
         self.remember(Answered { at: now, text: text.clone() });
         effects.extend(held.ticket.map(|ticket| Effect::Answer(ticket, text)));
         if ended {

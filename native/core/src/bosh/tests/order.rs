@@ -122,6 +122,31 @@ fn an_answer_that_said_nothing_says_nothing_again_14_3() {
 }
 
 #[test]
+fn as_many_answers_are_kept_as_a_client_may_have_requests_14_3() {
+    for (attributes, kept) in [("hold='1'", 2), ("hold='0'", 1)] {
+        let sent = |talk: &mut Talk| {
+            for rid in 11..15 {
+                let text = format!("<a n='{rid}'/>");
+                talk.element(&text);
+                assert_eq!(talk.empty(rid), done(&[(rid as u32, &text)]));
+            }
+        };
+        for back in 0..4 {
+            let (mut talk, rid) = (Talk::open(attributes), 14 - back);
+            sent(&mut talk);
+            let again = talk.request_as(1, rid, "", "");
+            if back < kept {
+                assert_eq!(again, done(&[(1, &format!("<a n='{rid}'/>"))]));
+                assert!(!talk.has_ended());
+            } else {
+                assert_eq!(again, done(&[(1, NOT_FOUND)]));
+                assert!(talk.has_ended());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_repeated_request_that_cannot_be_answered_ends_those_that_wait_14_3() {
     let mut talk = Talk::held("");
     talk.empty(12);

@@ -75,6 +75,15 @@ fn a_client_that_polls_too_often_is_sent_away_12() {
 }
 
 #[test]
+fn a_polling_client_may_ask_again_when_it_got_something_12() {
+    let mut talk = Talk::open("hold='0'");
+    talk.element("<a/>");
+    assert_eq!(talk.empty(11), done(&[(11, "<a/>")]));
+    assert_eq!(talk.empty(12), done(&[(12, NOTHING)]));
+    assert_eq!(talk.empty(13), done(&[(13, VIOLATION)]));
+}
+
+#[test]
 fn a_polling_client_may_send_and_repeat_as_often_as_it_likes_12() {
     let mut talk = Talk::open("hold='0'");
     talk.empty(11);
