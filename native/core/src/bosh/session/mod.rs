@@ -87,6 +87,8 @@ struct Held<T> {
     deadline: u64,
     /// Who waits. Nobody, when the connection was closed: the client may send the request once more.
     ticket: Option<T>,
+    /// It asks for a pause: it is answered, with all before it, and without elements.
+    pause: bool,
 }
 
 /// A request whose turn has not come: one before it is missing, or the client session is behind.
@@ -152,8 +154,6 @@ pub struct Session<T> {
     told: bool,
     authenticated: bool,
     shaped: bool,
-    /// A request asks for a pause, or for the end: all are answered.
-    release: bool,
 }
 
 impl<T: PartialEq> Session<T> {
@@ -218,9 +218,8 @@ impl<T: PartialEq> Session<T> {
             told: false,
             authenticated: false,
             shaped: false,
-            release: false,
         };
-        session.held.push(Held { rid: request.rid, deadline, ticket: Some(ticket) });
+        session.held.push(Held { rid: request.rid, deadline, ticket: Some(ticket), pause: false });
         session
     }
 

@@ -77,9 +77,13 @@ impl<T: PartialEq> Session<T> {
             self.inbox.push(Inbound { begin, text, end: terminate });
         }
         let wait = u64::from(if self.hold == 0 { 0 } else { self.wait }) * 1_000;
-        self.held.push(Held { rid: request.rid, deadline: now + wait, ticket });
+        self.held.push(Held {
+            rid: request.rid,
+            deadline: now + wait,
+            ticket,
+            pause: request.pause.is_some(),
+        });
         self.limit = request.pause.unwrap_or(self.settings.inactivity);
-        self.release = request.pause.is_some();
         if request.terminate {
             self.terminate(effects);
         }
@@ -155,7 +159,8 @@ impl<T: PartialEq> Session<T> {
 
     fn answer_what_is_due(&mut self, now: u64, effects: &mut Effects<T>) {
         while let Some(first) = self.held.first() {
-            let ready = self.outbox.as_ref().is_some_and(|outbox| outbox.is_worth_an_answer());
+            let ready =
+                !first.pause && self.outbox.as_ref().is_some_and(|outbox| outbox.is_worth_an_answer());
             let many = self.held.len() > usize::from(self.hold);
             if first.ticket.is_none() {
                 // Its client may send it once more. Another one is not kept waiting for that.
@@ -167,7 +172,7 @@ impl<T: PartialEq> Session<T> {
                 break;
             }
             // The first answer waits for the features of the stream, whatever `hold` is.
-            let waits = self.creation.is_none() && (many || self.release);
+            let waits = self.creation.is_none() && (many || self.held.iter().any(|held| held.pause));
             if ready || waits || first.deadline <= now {
                 self.answer(ready, now, effects);
             } else {
@@ -177,7 +182,6 @@ impl<T: PartialEq> Session<T> {
                 return;
             }
         }
-        self.release = false;
     }
 
     /// Answers the oldest request, with elements or without.

@@ -53,6 +53,45 @@ fn a_pause_that_is_repeated_goes_on() {
 }
 
 #[test]
+fn the_answer_to_a_pause_has_no_elements_10() {
+    let mut talk = Talk::open("");
+    talk.element("<a/>");
+    assert_eq!(talk.request(11, "pause='60'", ""), done(&[(11, NOTHING)]));
+    assert_eq!(talk.element("<b/>"), []);
+    assert_eq!(talk.empty(12), done(&[(12, "<a/><b/>")]));
+}
+
+#[test]
+fn what_there_is_to_say_goes_to_requests_before_the_pause_10() {
+    let mut talk = Talk::open("");
+    talk.element("<a/>");
+    assert_eq!(talk.request(12, "pause='60'", ""), []);
+    assert_eq!(talk.empty(11), done(&[(11, "<a/>"), (12, NOTHING)]));
+    // Not to those whose connections were closed.
+    let mut talk = Talk::held("");
+    talk.gone(11);
+    talk.element("<a/>");
+    assert_eq!(talk.request(12, "pause='60'", ""), done(&[(12, NOTHING)]));
+    assert_eq!(talk.empty(13), done(&[(13, "<a/>")]));
+}
+
+#[test]
+fn the_answer_to_a_pause_has_no_elements_even_if_it_came_behind_the_next_request() {
+    let mut talk = Talk::open("");
+    talk.element("<a/>");
+    assert_eq!(talk.empty(12), []);
+    assert_eq!(talk.request(11, "pause='60'", ""), done(&[(11, NOTHING), (12, "<a/>")]));
+}
+
+#[test]
+fn the_end_of_the_stream_is_told_after_a_pause() {
+    let mut talk = Talk::open("");
+    talk.close();
+    assert_eq!(talk.request(11, "pause='60'", ""), done(&[(11, NOTHING)]));
+    assert_eq!(talk.empty(12), done(&[(12, STREAM_ENDED)]));
+}
+
+#[test]
 fn elements_of_a_request_that_asks_for_a_pause_are_taken() {
     let mut talk = Talk::open("");
     assert_eq!(talk.request(11, "pause='60'", "<a/>"), done(&[(11, NOTHING)]));
