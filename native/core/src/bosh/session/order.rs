@@ -97,7 +97,8 @@ impl<T: PartialEq> Session<T> {
         let sum: [u8; 20] = Sha1::digest(&key).into();
         let mut digits =
             sum.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| DIGITS[usize::from(half)]);
-        let right = expected.len() == 40 && expected.iter().all(|byte| digits.next() == Some(*byte));
+        let right = expected.len() == 40
+            && expected.iter().all(|byte| digits.next() == Some(byte.to_ascii_lowercase()));
         self.key = Some(request.newkey.take().unwrap_or(key));
         right
     }

@@ -88,6 +88,17 @@ fn another_sequence_needs_the_key_of_the_one_before_15_5() {
 }
 
 #[test]
+fn keys_are_compared_whatever_the_case_of_their_digits_15_4() {
+    let keys = keys("seed", 3);
+    let mut talk = Talk::open(&format!("newkey='{}'", keys[0].to_ascii_uppercase()));
+    assert_eq!(talk.request(11, &key(&keys[1]), ""), []);
+    // But a sum is that of the key as it was written.
+    let mut talk = open(&keys);
+    let upper = keys[1].to_ascii_uppercase();
+    assert_eq!(talk.request(11, &key(&upper), ""), done(&[(11, NOT_FOUND)]));
+}
+
+#[test]
 fn a_first_key_that_is_no_sum_has_no_successor() {
     let keys = keys("seed", 1);
     for newkey in ["", "a", &keys[0][1..], &format!("{}0", keys[0])] {
