@@ -134,7 +134,7 @@ pub struct Session<T> {
     /// Attributes of the answer to the request that made the session.
     creation: Option<Box<Attributes>>,
     key: Option<Box<[u8]>>,
-    /// To be told with the next answer: the number of an answer that has not arrived, and how long ago it was given.
+    /// To be told with the next answer: the number of an answer that has not arrived, and when it was given.
     report: Option<Box<(u64, u64)>>,
     /// Since when nothing is held; the session ends `limit` seconds later.
     idle_since: Option<u64>,

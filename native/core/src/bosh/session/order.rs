@@ -85,7 +85,7 @@ impl<T: PartialEq> Session<T> {
         });
         self.limit = request.pause.unwrap_or(self.settings.inactivity);
         if request.terminate {
-            self.terminate(effects);
+            self.terminate(now, effects);
         }
     }
 
@@ -118,6 +118,7 @@ impl<T: PartialEq> Session<T> {
 
     /// XEP-0124, 9.2 and 9.3.
     fn acknowledged(&mut self, request: &Request, now: u64) {
+        self.report = None; // unless this one says so
         let Some(ack) = request.ack.filter(|_| self.acks) else { return };
         let first_held = self.next - 1 - self.held.len() as u64;
         let oldest = first_held - self.answered.len() as u64;
@@ -126,15 +127,14 @@ impl<T: PartialEq> Session<T> {
         self.answered.drain(..known);
         let missing = self.answered.first().filter(|_| ack.saturating_add(1) == oldest + known as u64);
         self.report = missing
-            .map(|missing| now - missing.at)
-            .filter(|age| *age >= BOSH_REPORT)
-            .map(|age| Box::new((ack + 1, age)));
+            .filter(|missing| now - missing.at >= BOSH_REPORT)
+            .map(|missing| Box::new((ack + 1, missing.at)));
     }
 
     /// The client ends the session (XEP-0124, 13): the oldest request is told so, the others are answered with nothing.
-    fn terminate(&mut self, effects: &mut Effects<T>) {
+    fn terminate(&mut self, now: u64, effects: &mut Effects<T>) {
         let oldest = self.held.first().map_or(self.next - 1, |held| held.rid);
-        let mut attributes = self.attributes_for(oldest);
+        let mut attributes = self.attributes_for(oldest, now);
         let (payload, ended) = match &mut self.outbox {
             Some(outbox) => outbox.take(0, &mut attributes),
             None => (Vec::new(), false),
@@ -192,7 +192,7 @@ impl<T: PartialEq> Session<T> {
         let (text, ended) = if plain {
             (None, false)
         } else {
-            let mut attributes = self.attributes_for(held.rid);
+            let mut attributes = self.attributes_for(held.rid, now);
             let (payload, ended) = match &mut self.outbox {
                 Some(outbox) if with_payload => {
                     outbox.take(self.settings.max_concat as usize, &mut attributes)
@@ -217,7 +217,7 @@ impl<T: PartialEq> Session<T> {
         }
     }
 
-    fn attributes_for(&mut self, rid: u64) -> Attributes {
+    fn attributes_for(&mut self, rid: u64, now: u64) -> Attributes {
         if let Some(creation) = self.creation.take() {
             return *creation;
         }
@@ -228,7 +228,7 @@ impl<T: PartialEq> Session<T> {
         }
         if let Some(report) = self.report.take() {
             attributes.number("report", report.0);
-            attributes.number("time", report.1);
+            attributes.number("time", now - report.1);
         }
         attributes
     }

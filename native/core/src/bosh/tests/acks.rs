@@ -57,6 +57,17 @@ fn an_answer_that_has_not_arrived_is_reported_when_it_is_old_9_2() {
 }
 
 #[test]
+fn the_time_of_a_report_is_that_until_the_answer_which_has_it_9_2() {
+    let mut talk = Talk::held("ack='1'");
+    talk.now = 5;
+    talk.element("<a/>");
+    talk.now = 2_005;
+    talk.request(12, "ack='10'", "");
+    talk.now = 7_005;
+    assert_eq!(talk.element("<b/>"), done(&[(12, "report='11' time='7000' <b/>")]));
+}
+
+#[test]
 fn an_answer_that_has_arrived_meanwhile_is_not_reported_9_2() {
     let mut talk = Talk::held("ack='1'");
     talk.element("<a/>");
@@ -104,4 +115,13 @@ fn an_acknowledgement_that_tells_less_than_one_before_changes_nothing() {
     talk.now = 5_000;
     assert_eq!(talk.request(13, "ack='0'", ""), done(&[(12, "ack='13'")]));
     assert_eq!(talk.request(14, "ack='10'", ""), done(&[(13, "ack='14'")]));
+}
+
+#[test]
+fn a_request_without_acknowledgement_tells_that_all_has_arrived_9_2() {
+    let mut talk = Talk::held("ack='1'");
+    talk.element("<a/>");
+    talk.now = 2_000;
+    talk.request(12, "ack='10'", "");
+    assert_eq!(talk.request(13, "", ""), done(&[(12, "ack='13'")]));
 }
