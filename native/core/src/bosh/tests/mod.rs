@@ -6,6 +6,7 @@ mod elements;
 mod ends;
 mod inbox;
 mod keys;
+mod model;
 mod order;
 mod pauses;
 mod request;
