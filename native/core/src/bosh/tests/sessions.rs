@@ -26,7 +26,7 @@ fn create(sessions: &TestSessions, secret: u8, now: u64) -> (SocketId, Sid) {
         assert_eq!(effects.len(), 1);
         session
     });
-    (id, named.unwrap())
+    (id.unwrap(), named.unwrap())
 }
 
 fn request(entry: &mut Entry<u32, u32>, rid: u64, now: u64) {
@@ -269,4 +269,26 @@ fn who_was_busy_a_while_ago_and_is_not_any_more_is_found_once() {
     assert_eq!(idle(3_000, 1_000), (vec![(5, 1)], false));
     assert_eq!(idle(9_000, 1_000), (vec![], false));
     assert!(sessions.stir(id, 9_000));
+}
+
+#[test]
+fn sessions_that_have_logged_in_or_ended_make_room_for_others_of_their_address() {
+    let sessions = TestSessions::new(1);
+    let make = || {
+        let make = |sid: &Sid| Session::new(parse("<body rid='1' to='a'/>"), b"", 0, sid, true, SETTINGS, 0);
+        sessions.create([0; 16], "a".into(), client(), 1, make)
+    };
+    let mut all = Vec::new();
+    while let Some(id) = make() {
+        all.push(id);
+    }
+    assert_eq!(all.len(), crate::limits::BOSH_PENDING_PER_ADDRESS as usize);
+    sessions.with_id(all[0], |entry| entry.session.set_authenticated()).unwrap();
+    assert!(make().is_some());
+    sessions.with_id(all[1], |entry| {
+        entry.session.close(0, &mut Effects::new());
+        // The request that made it takes what is left.
+    });
+    assert!(make().is_some());
+    assert!(make().is_none());
 }
