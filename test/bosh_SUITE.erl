@@ -110,22 +110,24 @@ huge_body_is_refused(Config) ->
     ?assertMatch(#{status := 403, text := <<>>}, Sized(524289)),
     ?assertEqual(<<"item-not-found">>, attribute(<<"condition">>, content(Sized(524288)))).
 
-%% @doc Whatever the answer is, scripts of all origins may read it, and that which may have a body of XML says so.
+%% @doc Whatever the answer is, scripts of all origins may read it, and answers of BOSH say that they are XML.
 -spec every_answer_is_for_all_origins(config()) -> term().
 every_answer_is_for_all_origins(Config) ->
     Creation = [{<<"rid">>, 1}, {<<"to">>, "localhost"}, {<<"hold">>, 1}, {<<"wait">>, 60}, {<<"xmpp:version">>, "1.0"}, {<<"xmlns:xmpp">>, "urn:xmpp:xbosh"}],
-    Answers = [
-        once(Config, Method, Data)
-     || {Method, Data} <- [
-            {"POST", body(Creation, [])}, {"GET", []}, {"POST", []}, {"PUT", []}, {"POST", "nonsense"}, {"POST", binary:copy(<<" ">>, 524289)},
-            {"POST", body([{<<"rid">>, 1}], [])}, {"POST", body([{<<"rid">>, 1}, {<<"sid">>, "none"}], [])}
-        ]
-    ],
-    ?assertEqual([200, 200, 400, 400, 400, 403, 200, 200], [Status || #{status := Status} <- Answers]),
-    [
-        ?assertEqual({<<"*">>, <<"text/xml; charset=utf-8">>, Answer}, {field(<<"access-control-allow-origin">>, Answer), field(<<"content-type">>, Answer), Answer})
-     || Answer <- Answers
-    ].
+    Asked = fun(Method, Data) ->
+        #{status := Status} = Answer = once(Config, Method, Data),
+        {Status, field(<<"access-control-allow-origin">>, Answer), field(<<"content-type">>, Answer)}
+    end,
+    Bodies = [body(Creation, []), body([{<<"rid">>, 1}], []), body([{<<"rid">>, 1}, {<<"sid">>, "none"}], [])],
+    ?assertEqual([{200, <<"*">>, <<"text/xml; charset=utf-8">>} || _ <- Bodies], [Asked("POST", Body) || Body <- Bodies]),
+    Others = [{400, "POST", "nonsense"}, {400, "PUT", hd(Bodies)}, {403, "POST", binary:copy(<<" ">>, 524289)}, {200, "GET", []}, {200, "OPTIONS", []}],
+    ?assertEqual([{Status, <<"*">>} || {Status, _, _} <- Others], [erlang:delete_element(3, Asked(Method, Data)) || {_, Method, Data} <- Others]),
+    %% ejabberd refuses what has no body before mod_bosh sees it.
+    Refused = [{"POST", []}, {"PUT", []}],
+    ?assertEqual(
+        [{400, expect(every_answer_is_for_all_origins, kind(Config))} || _ <- Refused],
+        [erlang:delete_element(3, Asked(Method, Data)) || {Method, Data} <- Refused]
+    ).
 
 %% ---- creation --------------------------------------------------------------------------------------------------
 
@@ -327,7 +329,7 @@ two_sessions_are_independent(Config) ->
     [{A, _}, {B, _}] = [create(Socket, Where, [{<<"rid">>, Rid}]) || Rid <- [3000000, 2000000]],
     ?assertNotEqual(maps:get(sid, A), maps:get(sid, B)),
     ?assertEqual(<<"terminate">>, attribute(<<"type">>, ask(Socket, A, 1, [{<<"type">>, "terminate"}], []))),
-    ?assertMatch([{xmlel, <<"failure">>, _, _}], elements(ask(Second, B, 1, [], ?WRONG))),
+    ?assertMatch({xmlel, _, _, [{xmlel, <<"failure">>, _, _}]}, ask(Second, B, 1, [], ?WRONG)),
     ?assertEqual(<<"item-not-found">>, attribute(<<"condition">>, ask(Second, B#{rid := maps:get(rid, A)}, 2))).
 
 %% ---- keys ------------------------------------------------------------------------------------------------------

@@ -169,10 +169,10 @@ create(Socket, #{port := Port} = Where, Own) ->
         {<<"rid">>, Rid}, {<<"to">>, Host}, {<<"wait">>, 60}, {<<"hold">>, 1}, {<<"ver">>, "1.6"}, {<<"xml:lang">>, "en"},
         {<<"xmlns:xmpp">>, "urn:xmpp:xbosh"}, {<<"xmpp:version">>, "1.0"}
     ],
-    Attributes = lists:ukeysort(1, Own ++ [Each || {Name, _} = Each <- Usual, not lists:keymember(Name, 1, Own)]),
+    Attributes = Own ++ [Each || {Name, _} = Each <- Usual, not lists:keymember(Name, 1, Own)],
     ok = http(Socket, "POST", [], body([Each || {_, Value} = Each <- Attributes, Value =/= undefined], [])),
     Content = content(answer(Socket)),
-    {#{port => Port, host => Host, sid => attribute(<<"sid">>, Content), rid => Rid}, Content}.
+    {#{port => Port, host => Host, sid => attribute(<<"sid">>, Content), rid => proplists:get_value(<<"rid">>, Attributes)}, Content}.
 
 %% A request whose number counts from the creation, without its answer.
 -spec post(gen_tcp:socket(), session(), integer()) -> ok.

@@ -5,6 +5,8 @@
 -export([expect/2, errors/1]).
 
 -spec expect(atom(), megaphone_test_bosh_node:kind()) -> term().
+expect(every_answer_is_for_all_origins, mod_bosh) -> undefined;
+expect(every_answer_is_for_all_origins, native) -> <<"*">>;
 expect(creation_is_acknowledged, mod_bosh) -> false;
 expect(creation_is_acknowledged, native) -> true;
 expect(unknown_domain, mod_bosh) -> <<"internal-server-error">>;
