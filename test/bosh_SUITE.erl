@@ -11,7 +11,7 @@
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, body/2, connect/1, content/1, create/2, create/3, elements/1, field/2, http/4]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [kind/1, where/1]).
--import(megaphone_test_bosh_user, [abandon/1, await/2, finish/1, finish/2, jid/1, login/1, message/2, messages/2, next/1, numbers/1, online/1, send/2, session/1, settle/1, sockets/1]).
+-import(megaphone_test_bosh_user, [abandon/1, await/2, finish/1, finish/2, gone/2, jid/1, login/1, message/2, messages/2, next/1, numbers/1, online/1, send/2, session/1, settle/1, sockets/1, watched/2]).
 
 -type config() :: megaphone_test_bosh_node:config().
 
@@ -301,7 +301,7 @@ until(User, Name) ->
 -spec termination_is_answered(config()) -> term().
 termination_is_answered(Config) ->
     B = online(where(Config)),
-    {A, B1} = watched(where(Config), B),
+    {A, B1} = watched(login(where(Config)), B),
     [Poll, Other] = sockets(A1 = settle(A)),
     {N, [_]} = numbers(A1),
     Ended = ask(Other, session(A1), N, [{<<"type">>, "terminate"}], []),
@@ -315,7 +315,7 @@ termination_is_answered(Config) ->
 -spec termination_carries_stanzas(config()) -> term().
 termination_carries_stanzas(Config) ->
     B = online(where(Config)),
-    {A, B1} = watched(where(Config), B),
+    {A, B1} = watched(login(where(Config)), B),
     Ended = finish(A, [message(jid(B), "my last words"), "<presence ", ?JABBER, " type='unavailable'/>"]),
     ?assertEqual(<<"terminate">>, attribute(<<"type">>, Ended)),
     {[<<"my last words">>], B2} = messages(B1, 1),
@@ -387,24 +387,3 @@ payloads_pipelined_on_one_connection(Config) ->
     ]),
     ?assertEqual([[list_to_binary(Id)] || Id <- Ids], [[attribute(<<"id">>, El) || El <- elements(content(answer(Socket)))] || _ <- Ids]),
     ok = abandon(User).
-
-%% ---- users -----------------------------------------------------------------------------------------------------
-
-%% A user whom the other one sees.
--spec watched(megaphone_test_bosh_node:where(), User) -> {User, User} when User :: megaphone_test_bosh_user:user().
-watched(Where, Watcher) ->
-    User = login(Where),
-    Seen = send(User, ["<presence ", ?JABBER, " to='", jid(Watcher), "'/>"]),
-    {Seen, presence(Watcher, jid(User), undefined)}.
-
-%% The watcher sees this user go.
--spec gone(User, binary()) -> User when User :: megaphone_test_bosh_user:user().
-gone(Watcher, Jid) -> presence(Watcher, Jid, <<"unavailable">>).
-
--spec presence(User, binary(), binary() | undefined) -> User when User :: megaphone_test_bosh_user:user().
-presence(Watcher, Jid, Type) ->
-    {Presence, Later} = await(Watcher, <<"presence">>),
-    case attributes([<<"from">>, <<"type">>], Presence) of
-        [Jid, Type] -> Later;
-        _ -> presence(Later, Jid, Type)
-    end.

@@ -10,7 +10,40 @@ expect(every_answer_is_for_all_origins, native) -> <<"*">>;
 expect(creation_is_acknowledged, mod_bosh) -> false;
 expect(creation_is_acknowledged, native) -> true;
 expect(unknown_domain, mod_bosh) -> <<"internal-server-error">>;
-expect(unknown_domain, native) -> <<"host-unknown">>.
+expect(unknown_domain, native) -> <<"host-unknown">>;
+expect(rid_too_old, mod_bosh) -> waits_for_its_end;
+expect(rid_too_old, native) -> ends_the_session;
+%% Where a case has to wait: the seconds that requests are held, and what comes of it.
+expect(overtaking_an_empty_request, mod_bosh) -> {1, never};
+expect(overtaking_an_empty_request, native) -> {60, served};
+expect(hold_of_zero, mod_bosh) -> {1, 900};
+expect(hold_of_zero, native) -> {60, 0};
+expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1700};
+expect(interrupted_connection_is_noticed, native) -> {60, 700};
+expect(held_request_repeated, mod_bosh) -> old_is_answered;
+expect(held_request_repeated, native) -> old_is_cut;
+expect(attributes_are_echoed, mod_bosh) -> true;
+expect(attributes_are_echoed, native) -> false;
+expect(early_request_repeated, mod_bosh) -> {both_are, [<<"terminate">>, <<"internal-server-error">>]};
+expect(early_request_repeated, native) -> old_is_cut;
+expect(pause_is_answered_at_once, mod_bosh) -> at_the_end;
+expect(pause_is_answered_at_once, native) -> answered;
+expect(pause_too_long, mod_bosh) -> at_the_end;
+expect(pause_too_long, native) -> [<<"terminate">>, <<"policy-violation">>];
+expect(requests_are_acknowledged, mod_bosh) -> undefined;
+expect(requests_are_acknowledged, native) -> true;
+expect(missing_answer_is_reported, mod_bosh) -> false;
+expect(missing_answer_is_reported, native) -> true;
+%% Which requests may be the one that ends the session.
+expect(polls_too_often, mod_bosh) -> [1];
+expect(polls_too_often, native) -> [2, 3];
+expect(polls_with_stanzas, mod_bosh) ->
+    [[<<"terminate">>, <<"policy-violation">>], [<<"terminate">>, <<"item-not-found">>], [<<"terminate">>, <<"item-not-found">>]];
+expect(polls_with_stanzas, native) ->
+    [[undefined, undefined] || _ <- [1, 2, 3]];
+%% What may happen to a request.
+expect(bad_weather, mod_bosh) -> [answer_lost];
+expect(bad_weather, native) -> [answer_lost, request_lost, twice].
 
 %% What a line of the log of errors may have in it.
 -spec errors(megaphone_test_bosh_node:kind()) -> [binary()].

@@ -6,9 +6,9 @@
 
 -import(megaphone_test_bosh, [attribute/2, content/1, elements/1, text/2]).
 
--export([new/1, new/2, login/1, login/2, authenticate/2, bind/1, online/1, online/2, jid/1, session/1, numbers/1, sockets/1]).
--export([send/2, send/3, next/1, await/2, settle/1, finish/1, finish/2, abandon/1]).
--export([message/2, messages/2, account/1]).
+-export([new/1, new/2, login/1, login/2, login/3, authenticate/2, bind/1, online/1, online/2, jid/1, session/1, numbers/1, sockets/1]).
+-export([send/2, send/3, next/1, await/2, settle/1, idle/1, watched/2, gone/2, finish/1, finish/2, abandon/1]).
+-export([message/2, messages/2, ping/0, account/1]).
 -export_type([user/0]).
 
 -record(user, {
@@ -50,7 +50,12 @@ login(Where) ->
 
 -spec login(megaphone_test_bosh_node:where(), anonymous | account()) -> user().
 login(Where, Account) ->
-    bind(authenticate(new(Where), Account)).
+    login(Where, Account, []).
+
+%% With attributes of the creation.
+-spec login(megaphone_test_bosh_node:where(), anonymous | account(), [{binary(), iodata() | integer()}]) -> user().
+login(Where, Account, Attributes) ->
+    bind(authenticate(new(Where, Attributes), Account)).
 
 -spec authenticate(user(), anonymous | account()) -> user().
 authenticate(User, Account) ->
@@ -134,6 +139,18 @@ settle(User) ->
     ok = arrived(User),
     User.
 
+%% With no request held: it pings the server until the answer to a ping is all that is awaited.
+-spec idle(user()) -> user().
+idle(User) ->
+    case await(send(User, ping()), <<"iq">>) of
+        {_, #user{held = []} = Idle} -> Idle;
+        {_, Later} -> idle(Later)
+    end.
+
+-spec ping() -> iodata().
+ping() ->
+    "<iq xmlns='jabber:client' type='get' id='ping'><ping xmlns='urn:xmpp:ping'/></iq>".
+
 %% The answer to the oldest request.
 -spec take(user()) -> user().
 take(#user{held = [{_, Socket} | Held], free = Free, inbox = Inbox} = User) ->
@@ -168,6 +185,24 @@ messages(User, Count) ->
     {Message, Later} = await(User, <<"message">>),
     {Texts, Last} = messages(Later, Count - 1),
     {[text(<<"body">>, Message) | Texts], Last}.
+
+%% The second one sees the first one come, and will see it go.
+-spec watched(user(), user()) -> {user(), user()}.
+watched(User, Watcher) ->
+    Seen = send(User, ["<presence xmlns='jabber:client' to='", jid(Watcher), "'/>"]),
+    {Seen, presence(Watcher, jid(User), undefined)}.
+
+%% Waits until the user of this address is seen to go.
+-spec gone(user(), binary()) -> user().
+gone(Watcher, Jid) -> presence(Watcher, Jid, <<"unavailable">>).
+
+-spec presence(user(), binary(), binary() | undefined) -> user().
+presence(Watcher, Jid, Type) ->
+    {{xmlel, _, Attributes, _}, Later} = await(Watcher, <<"presence">>),
+    case [proplists:get_value(Name, Attributes) || Name <- [<<"from">>, <<"type">>]] of
+        [Jid, Type] -> Later;
+        _ -> presence(Later, Jid, Type)
+    end.
 
 %% ---- going -----------------------------------------------------------------------------------------------------
 
