@@ -7,7 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
--import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, create/3, elements/1, is_cut/1, is_silent/1, poll/2, poll/3, post/5, text/2]).
+-import(megaphone_test_bosh, [answer/1, answer/2, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, create/3, elements/1, is_cut/1, is_silent/1, poll/2, poll/3, post/5, text/2]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
 -import(megaphone_test_bosh_user, [abandon/1, await/2, finish/1, gone/2, idle/1, jid/1, login/1, login/3, message/2, messages/2, numbers/1, online/1, online/2, send/2, send/3, session/1, settle/1, sockets/1, watched/2]).
@@ -35,7 +35,7 @@ cases() ->
     [
         unknown_session, rid_beyond_the_window, rid_too_old, overtaking_requests, overtaking_an_empty_request,
         more_requests_than_are_held, hold_of_zero, held_request_repeated, early_request_repeated, answered_request_repeated,
-        repeated_request_is_served_once,
+        repeated_request_is_served_once, repeated_request_is_not_echoed,
         answer_in_time, held_request_is_activity, inactive_client_is_ended, interrupted_connection_is_noticed,
         interrupted_poll_repeated, interrupted_poll_repeated_late, stanza_left_behind_goes_offline,
         pause_is_answered_at_once, pause_too_long, pause_postpones_the_end, pause_ends_with_a_request,
@@ -169,9 +169,25 @@ held_request_repeated(Config) ->
     B1 = send(B, message(jid(A), "for the second one")),
     Content = content(answer(Spare)),
     ?assertEqual([<<"for the second one">>], [text(<<"body">>, El) || El <- elements(Content)]),
-    ?assertEqual(expect(attributes_are_echoed, kind(Config)), attribute(<<"rid">>, Content) =/= undefined),
+    ?assertEqual(expect(repeats_are_echoed, kind(Config)), attribute(<<"rid">>, Content) =/= undefined),
     ok = abandon(A),
     finish(B1).
+
+%% @doc What a repeated request carries does not come back to its sender.
+-spec repeated_request_is_not_echoed(config()) -> term().
+repeated_request_is_not_echoed(Config) ->
+    [User, Other] = [online(where(Config)) || _ <- [1, 2]],
+    {N, []} = numbers(User),
+    #{sid := Sid} = Session = session(User),
+    Old = poll(Session, N, message(jid(Other), "hello")),
+    ok = arrived(where(Config), Session, N),
+    Repeat = poll(Session, N, message(jid(Other), "hello")),
+    _ = answer(Old, ?DEADLINE),
+    _ = poll(Session, N + 1),
+    Content = content(answer(Repeat)),
+    Echo = {attribute(<<"sid">>, Content) =:= Sid, length(elements(Content)) > 0},
+    ?assertEqual({expect(repeats_are_echoed, kind(Config)), expect(repeats_are_echoed, kind(Config))}, Echo),
+    abandon(User).
 
 %% @doc A repeat of a request that waits for its predecessor takes its place.
 -spec early_request_repeated(config()) -> term().
@@ -185,8 +201,8 @@ early_request_repeated(Config) ->
             ?assert(is_cut(Early)),
             ?assertMatch(?FAILURE, ask(Socket, Session, 1, [], ?WRONG)),
             ?assertMatch(?FAILURE, content(answer(Again)));
-        {both_are, End} ->
-            ?assertEqual([End, End], [attributes(?END, content(answer(Each))) || Each <- [Early, Again]])
+        {they_are, Ends} ->
+            ?assertEqual([[<<"terminate">>, End] || End <- Ends], [attributes(?END, content(answer(Each))) || Each <- [Early, Again]])
     end.
 
 %% @doc A repeat of an answered request gets the same answer, as often as it comes, and the session goes on.
@@ -292,13 +308,18 @@ interrupted(Config) ->
 %% @doc What waits for a client when its session ends is kept for its user, who gets it at the next login.
 -spec stanza_left_behind_goes_offline(config()) -> term().
 stanza_left_behind_goes_offline(Config) ->
-    Account = megaphone_test_bosh_user:account(hasty(Config)),
+    {Name, _} = Account = megaphone_test_bosh_user:account(hasty(Config)),
     {A, B} = watched(online(hasty(Config), Account), online(where(Config))),
     A1 = idle(A),
-    B1 = send(B, message(jid(A), "for later")),
-    B2 = gone(B1, jid(A)),
-    {Texts, A2} = messages(online(hasty(Config), Account), 1),
-    ?assertEqual([<<"for later">>], Texts),
+    B1 = gone(send(B, message(jid(A), "left behind")), jid(A)),
+    B2 = send(B1, message([Name, "@hasty"], "too late")),
+    %% Messages are stored a little later than others see a user go.
+    #{node := Node} = where(Config),
+    Kept = fun(Count) -> megaphone_test_node:call(Node, mod_offline, count_offline_messages, [Name, <<"hasty">>]) >= Count end,
+    Count = expect(stanza_left_behind_goes_offline, kind(Config)),
+    ok = megaphone_test:wait_until(fun() -> Kept(Count) end),
+    {Texts, A2} = messages(online(hasty(Config), Account), Count),
+    ?assertEqual([], Texts -- [<<"left behind">>, <<"too late">>]),
     ok = abandon(A1),
     finish(A2),
     finish(B2).

@@ -64,7 +64,8 @@ authenticate(User, Account) ->
             anonymous -> ["<auth ", ?SASL, " mechanism='ANONYMOUS'/>"];
             {Name, Password} -> ["<auth ", ?SASL, " mechanism='PLAIN'>", base64:encode(<<0, Name/binary, 0, Password/binary>>), "</auth>"]
         end,
-    {_, Known} = await(send(User, Auth), <<"success">>),
+    {_, Greeted} = await(User, <<"stream:features">>),
+    {_, Known} = await(send(Greeted, Auth), <<"success">>),
     Known.
 
 %% Restarts the stream and binds a resource.
@@ -164,13 +165,14 @@ next(#user{inbox = [El | Inbox]} = User) -> {El, User#user{inbox = Inbox}};
 next(#user{held = []} = User) -> next(send(User, []));
 next(User) -> next(take(User)).
 
-%% The next one with this name. Others are passed over.
+%% The next one with this name. Those before it are left for later.
 -spec await(user(), binary()) -> {megaphone_test_bosh:element(), user()}.
-await(User, Name) ->
-    case next(User) of
-        {{xmlel, Name, _, _}, _} = Found -> Found;
-        {{xmlel, <<"body">>, _, _} = End, _} -> error({ended, End});
-        {_, Later} -> await(Later, Name)
+await(#user{inbox = Inbox} = User, Name) ->
+    case {lists:keytake(Name, 2, Inbox), lists:keyfind(<<"body">>, 2, Inbox), User#user.held} of
+        {{value, El, Others}, _, _} -> {El, User#user{inbox = Others}};
+        {false, {xmlel, _, _, _} = End, _} -> error({ended, End});
+        {false, false, []} -> await(send(User, []), Name);
+        {false, false, _} -> await(take(User), Name)
     end.
 
 -spec message(iodata(), iodata()) -> iodata().

@@ -65,10 +65,12 @@ verdict(#state{other = Other} = State, Texts) ->
         {Wrong, _} -> {other_heard, Wrong}
     end.
 
-%% In the order of the requests.
+%% In the order of the requests. What has no sender is an echo of the client's own; see megaphone_test_bosh_expect.
 -spec heard(#state{}) -> [binary() | undefined].
-heard(#state{answers = Answers}) ->
-    [text(<<"body">>, El) || {_, Content} <- lists:sort(maps:to_list(Answers)), {xmlel, <<"message">>, _, _} = El <- elements(Content)].
+heard(#state{answers = Answers, where = #{kind := Kind}}) ->
+    Messages = [El || {_, Content} <- lists:sort(maps:to_list(Answers)), {xmlel, <<"message">>, _, _} = El <- elements(Content)],
+    Echoes = [El || megaphone_test_bosh_expect:expect(repeats_are_echoed, Kind), El <- Messages, attribute(<<"from">>, El) =:= undefined],
+    [text(<<"body">>, El) || El <- Messages -- Echoes].
 
 -spec steps(#state{}, non_neg_integer()) -> #state{} | {atom(), term()}.
 steps(State, 0) ->
@@ -99,9 +101,9 @@ say(#state{says = [Text | Texts], other = Other} = State) ->
 say(State) ->
     State.
 
-%% A new request, if there may be one: with some messages if two are open, or with any number if none is.
+%% A new request, if there may be one behind the oldest that is open: an empty one only if none is.
 -spec request(#state{}) -> #state{}.
-request(#state{open = [_, _ | _]} = State) ->
+request(#state{open = [{Oldest, _, _} | _], next = N} = State) when N > Oldest + 1 ->
     State;
 request(#state{open = Open, own = Own} = State) ->
     case min(rand:uniform(4) - 1, length(Own)) of
