@@ -4,9 +4,9 @@
 
 -include("megaphone_test.hrl").
 
--export([connect/1, close/1, http/4, http/5, answer/1, answer/2, is_silent/1, is_cut/1, content/1, content/2]).
--export([create/2, create/3, request/3, post/3, post/5, ask/3, ask/5, poll/2, poll/3]).
--export([attribute/2, attributes/2, field/2, elements/1, text/2, body/2, escape/1]).
+-export([connect/1, close/1, http/4, http/5, answer/1, answer/2, is_silent/1, left/1, content/1, content/2]).
+-export([create/2, create/3, created/1, created/2, request/3, post/3, post/5, ask/3, ask/5, poll/2, poll/3]).
+-export([attribute/2, attributes/2, field/2, elements/1, text/2, body/2, escape/1, timed/1]).
 -export_type([answer/0, session/0, attributes/0, element/0]).
 
 -type answer() :: #{status := integer(), fields := [{binary(), binary()}], text := binary()}.
@@ -96,10 +96,20 @@ bytes(Socket, Length) ->
 is_silent(Socket) ->
     answer(Socket, 0) =:= timeout.
 
-%% The server ends the connection without an answer.
--spec is_cut(gen_tcp:socket()) -> boolean().
-is_cut(Socket) ->
-    answer(Socket, ?DEADLINE) =:= closed.
+%% Of connections that all have the same request the one that is left when the server has cut the others.
+-spec left([gen_tcp:socket(), ...]) -> gen_tcp:socket().
+left(Sockets) ->
+    left(Sockets, erlang:monotonic_time(millisecond) + ?DEADLINE).
+
+-spec left([gen_tcp:socket(), ...], integer()) -> gen_tcp:socket().
+left([Socket], _Deadline) ->
+    Socket;
+left([Socket | Others], Deadline) ->
+    erlang:monotonic_time(millisecond) < Deadline orelse error({not_cut, [Socket | Others]}),
+    case answer(Socket, 10) of
+        closed -> left(Others, Deadline);
+        timeout -> left(Others ++ [Socket], Deadline)
+    end.
 
 -spec field(binary(), #{fields := [{binary(), binary()}], _ => _}) -> binary() | undefined.
 field(Name, #{fields := Fields}) ->
@@ -174,6 +184,17 @@ create(Socket, #{port := Port} = Where, Own) ->
     Content = content(answer(Socket)),
     {#{port => Port, host => Host, sid => attribute(<<"sid">>, Content), rid => proplists:get_value(<<"rid">>, Attributes)}, Content}.
 
+%% A new session that is not logged in, and a connection.
+-spec created(map()) -> {gen_tcp:socket(), session()}.
+created(Where) ->
+    created(Where, []).
+
+-spec created(map(), [{binary(), iodata() | integer() | undefined}]) -> {gen_tcp:socket(), session()}.
+created(Where, Attributes) ->
+    Socket = connect(Where),
+    {Session, _} = create(Socket, Where, Attributes),
+    {Socket, Session}.
+
 %% A request whose number counts from the creation, without its answer.
 -spec post(gen_tcp:socket(), session(), integer()) -> ok.
 post(Socket, Session, N) ->
@@ -203,3 +224,10 @@ poll(Session, N, Elements) ->
     Socket = connect(Session),
     ok = post(Socket, Session, N, [], Elements),
     Socket.
+
+%% What the function answers, and after how many milliseconds.
+-spec timed(fun(() -> Result)) -> {Result, integer()}.
+timed(Fun) ->
+    Began = erlang:monotonic_time(millisecond),
+    Result = Fun(),
+    {Result, erlang:monotonic_time(millisecond) - Began}.

@@ -11,6 +11,9 @@ expect(creation_is_acknowledged, mod_bosh) -> false;
 expect(creation_is_acknowledged, native) -> true;
 expect(unknown_domain, mod_bosh) -> <<"internal-server-error">>;
 expect(unknown_domain, native) -> <<"host-unknown">>;
+%% What may become of the held request.
+expect(termination_is_answered, mod_bosh) -> [<<"terminate">>];
+expect(termination_is_answered, native) -> [<<"terminate">>, undefined];
 expect(rid_too_old, mod_bosh) -> waits_for_its_end;
 expect(rid_too_old, native) -> ends_the_session;
 %% Where a case has to wait: the seconds that requests are held, and what comes of it.
@@ -21,12 +24,12 @@ expect(hold_of_zero, native) -> {60, 0};
 expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1700};
 expect(interrupted_connection_is_noticed, native) -> {60, 700};
 expect(held_request_repeated, mod_bosh) -> old_is_answered;
-expect(held_request_repeated, native) -> old_is_cut;
+expect(held_request_repeated, native) -> one_is_cut;
 %% A repeat of a held request is answered with the request itself: its attributes, and its stanzas if there is nothing else.
 expect(repeats_are_echoed, mod_bosh) -> true;
 expect(repeats_are_echoed, native) -> false;
 expect(early_request_repeated, mod_bosh) -> {they_are, [<<"other-request">>, <<"internal-server-error">>]};
-expect(early_request_repeated, native) -> old_is_cut;
+expect(early_request_repeated, native) -> one_is_cut;
 %% Of two messages, one of which waited in the session. mod_bosh mostly loses that one.
 expect(stanza_left_behind_goes_offline, mod_bosh) -> 1;
 expect(stanza_left_behind_goes_offline, native) -> 2;

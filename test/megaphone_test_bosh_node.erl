@@ -9,7 +9,7 @@
 -import(megaphone_test_node, [address/2, call/4, handlers/0, listener/3]).
 
 %% In the test.
--export([ready/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3]).
+-export([all/0, mod_bosh/0, native/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3]).
 %% In the node.
 -export([knows/2]).
 -export_type([where/0, kind/0, config/0]).
@@ -22,10 +22,19 @@
 -define(INACTIVITY, "1").
 -define(PAUSE, "10").
 
-%% The groups that all() of the suites takes.
--spec ready() -> [{group, kind()}].
-ready() ->
+%% What the suites run. To switch the native group on, add native() to it.
+-spec all() -> [{group, kind()}].
+all() ->
+    mod_bosh().
+
+-spec mod_bosh() -> [{group, kind()}].
+mod_bosh() ->
     [{group, mod_bosh}].
+
+%% Needs the option `bosh: native' of the listener.
+-spec native() -> [{group, kind()}].
+native() ->
+    [{group, native}].
 
 -spec groups([atom()]) -> [{kind(), [parallel], [atom()]}].
 groups(Cases) ->
