@@ -10,7 +10,7 @@
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, left/1, poll/2, poll/3, post/5, text/2]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
--import(megaphone_test_bosh_user, [abandon/1, finish/1, jid/1, login/1, message/2, messages/2, numbers/1, online/1, send/2, session/1, settle/1, sockets/1]).
+-import(megaphone_test_bosh_user, [abandon/1, finish/1, jid/1, login/1, message/2, messages/2, numbers/1, online/1, ping/1, send/2, session/1, settle/1, sockets/1]).
 
 -type config() :: megaphone_test_bosh_node:config().
 
@@ -79,15 +79,29 @@ rid_too_old(Config) ->
             ?assertEqual(<<"terminate">>, attribute(<<"type">>, content(answer(Old))))
     end.
 
-%% @doc A request that comes before its predecessor waits for it, and then each is answered with what it asked for.
+%% @doc A request that comes before its predecessor waits for it; then both are served in their order, at once.
 -spec overtaking_requests(config()) -> term().
 overtaking_requests(Config) ->
-    {Socket, Session} = created(where(Config)),
-    Second = poll(Session, 2, ?WRONG),
-    ok = arrived(where(Config), Session, 2),
-    ?assertMatch(?FAILURE, ask(Socket, Session, 1, [], ?WRONG)),
-    ?assertMatch(?FAILURE, content(answer(Second))),
-    ?assertMatch(?FAILURE, ask(Socket, Session, 3, [], ?WRONG)).
+    User = online(where(Config)),
+    {N, []} = numbers(User),
+    Session = session(User),
+    Second = poll(Session, N + 1, ping("second")),
+    ok = arrived(where(Config), Session, N + 1),
+    First = poll(Session, N, ping("first")),
+    ?assertEqual([<<"first">>, <<"second">>], results([First, Second], Session, N + 2)),
+    abandon(User).
+
+%% The two results that come by these connections, and by further requests if need be.
+-spec results([gen_tcp:socket()], megaphone_test_bosh:session(), integer()) -> [binary() | undefined].
+results([], Session, N) ->
+    results([poll(Session, N)], Session, N + 1);
+results([Socket | Sockets], Session, N) ->
+    Found = [attribute(<<"id">>, El) || El <- elements(content(answer(Socket)))],
+    case Found of
+        [] -> results(Sockets, Session, N);
+        [Id] when Id =:= <<"first">> -> Found ++ results(Sockets, Session, N);
+        _ -> Found
+    end.
 
 %% @doc A request that comes before its predecessor is served as soon as that is there, though that one could be held.
 -spec overtaking_an_empty_request(config()) -> term().
@@ -175,7 +189,7 @@ early_request_repeated(Config) ->
     case expect(early_request_repeated, kind(Config)) of
         one_is_cut ->
             Left = left([Early, Again]),
-            ?assertMatch(?FAILURE, ask(Socket, Session, 1, [], ?WRONG)),
+            _ = ask(Socket, Session, 1, [], ?WRONG),
             ?assertMatch(?FAILURE, content(answer(Left)));
         {they_are, Ends} ->
             ?assertEqual([[<<"terminate">>, End] || End <- Ends], [attributes(?END, content(answer(Each))) || Each <- [Early, Again]])
@@ -227,23 +241,35 @@ requests_are_acknowledged(Config) ->
 missing_answer_is_reported(Config) ->
     {Socket, #{rid := Rid} = Session} = created(where(Config), [{<<"ack">>, 1}]),
     [_, Missing] = [ask(Socket, Session, N, [{<<"ack">>, Rid + N - 1}], ?WRONG) || N <- [1, 2]],
+    %% It may only be late.
+    receive
+    after 1100 -> ok
+    end,
     Next = ask(Socket, Session, 3, [{<<"ack">>, Rid + 1}], ?WRONG),
     Reported = [binary_to_integer(Value) || Value <- attributes([<<"report">>, <<"time">>], Next), Value =/= undefined],
     case {expect(missing_answer_is_reported, kind(Config)), Reported} of
-        {true, [Report, Time]} -> ?assertEqual({Rid + 2, true}, {Report, Time < ?DEADLINE});
+        {true, [Report, Time]} -> ?assertEqual({Rid + 2, true}, {Report, Time >= 1000 andalso Time < ?DEADLINE});
         {Expected, _} -> ?assertEqual({Expected, []}, {false, Reported})
     end,
     ?assertEqual(Missing, ask(Socket, Session, 2, [{<<"ack">>, Rid + 1}], ?WRONG)).
 
 %% ---- everything ------------------------------------------------------------------------------------------------
 
-%% @doc Whatever is lost, repeated or late, each of many messages arrives once and in order, both ways.
+%% @doc Whatever is lost, repeated or late, each of many messages arrives once and in order, both ways. The last seed is
+%% another one each time; MEGAPHONE_BOSH_SEED names it, MEGAPHONE_BOSH_SEEDS asks for more of them.
 -spec bad_weather(config()) -> term().
 bad_weather(Config) ->
-    Own =
-        case os:getenv("MEGAPHONE_BOSH_SEED") of
-            false -> erlang:system_time(millisecond);
-            Seed -> list_to_integer(Seed)
-        end,
-    io:format("MEGAPHONE_BOSH_SEED=~b~n", [Own]),
-    [?assertEqual({Seed, ok}, {Seed, megaphone_test_bosh_weather:run(where(Config), Seed, expect(bad_weather, kind(Config)))}) || Seed <- [1, 2, Own]].
+    First = number("MEGAPHONE_BOSH_SEED", erlang:system_time(millisecond)),
+    io:format("MEGAPHONE_BOSH_SEED=~b~n", [First]),
+    Troubles = expect(bad_weather, kind(Config)),
+    [
+        ?assertEqual({Seed, ok}, {Seed, megaphone_test_bosh_weather:run(where(Config), Seed, Troubles)})
+     || Seed <- [1, 2 | lists:seq(First, First + number("MEGAPHONE_BOSH_SEEDS", 1) - 1)]
+    ].
+
+-spec number(string(), integer()) -> integer().
+number(Name, Default) ->
+    case os:getenv(Name) of
+        false -> Default;
+        Text -> list_to_integer(Text)
+    end.

@@ -201,7 +201,7 @@ pause_ends_with_a_request(Config) ->
     {N, []} = numbers(A1),
     _ = paused(session(A1), N, 10),
     ok = arrived(hasty(Config), session(A1), N),
-    ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], megaphone_test_bosh_user:ping()))),
+    ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], megaphone_test_bosh_user:ping("ping")))),
     {B1, After} = timed(fun() -> gone(B, jid(A1)) end),
     ?assert(After >= 700 andalso After < 6000, After),
     finish(B1).

@@ -106,7 +106,7 @@ left([Socket], _Deadline) ->
     Socket;
 left([Socket | Others], Deadline) ->
     erlang:monotonic_time(millisecond) < Deadline orelse error({not_cut, [Socket | Others]}),
-    case answer(Socket, 10) of
+    case content(Socket, 10) of
         closed -> left(Others, Deadline);
         timeout -> left(Others ++ [Socket], Deadline)
     end.
@@ -136,10 +136,12 @@ content(#{status := 200, text := Text} = Answer) ->
             error({no_body, Answer})
     end.
 
-%% The same of the next answer by this connection.
+%% The same of the next answer by this connection. Where ejabberd closes a connection without an answer, the connection manager
+%% says so with a 502 before it does the same.
 -spec content(gen_tcp:socket(), timeout()) -> element() | timeout | closed.
 content(Socket, Timeout) ->
     case answer(Socket, Timeout) of
+        #{status := 502} -> closed;
         #{} = Answer -> content(Answer);
         Other -> Other
     end.

@@ -18,7 +18,7 @@
 -type config() :: [{atom(), term()}].
 -type where() :: #{port := inet:port_number(), node := megaphone_test_node:node_info(), kind := kind(), host => binary()}.
 
-%% Of the host `hasty', in seconds.
+%% Of what is hasty, in seconds.
 -define(INACTIVITY, "1").
 -define(PAUSE, "10").
 
@@ -31,7 +31,7 @@ all() ->
 mod_bosh() ->
     [{group, mod_bosh}].
 
-%% Needs the option `bosh: native' of the listener.
+%% With the option `bosh: native' of the listener.
 -spec native() -> [{group, kind()}].
 native() ->
     [{group, native}].
@@ -45,16 +45,20 @@ groups(Cases) ->
 -spec start(kind(), config()) -> config().
 start(Kind, Config) ->
     Dir = filename:join([proplists:get_value(priv_dir, Config), "bosh", atom_to_list(Kind)]),
-    ok = megaphone_test_node:write_config(Dir, [listener(megaphone, 1, [handlers() | options(Kind)])]),
+    Option = "bosh: " ++ atom_to_list(Kind),
+    ok = megaphone_test_node:write_config(Dir, [
+        listener(megaphone, 1, [handlers(), Option]),
+        %% Of the options for native sessions, as those of mod_bosh at the second host.
+        listener(megaphone, 2, [handlers(), Option, "max_inactivity: " ?INACTIVITY, "max_pause: " ?PAUSE])
+    ]),
     ok = add_host(filename:join(Dir, "ejabberd.yml")),
     Node = megaphone_test_node:start_in(Dir),
-    {Ip, Link} = address(Node, megaphone),
-    {Ecm, Port} = megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Link]))),
-    [{kind, Kind}, {node, Node}, {ecm, Ecm}, {port, Port} | Config].
+    [{Ecm, Port}, {HastyEcm, HastyPort}] = [ecm(address(Node, {megaphone, N})) || N <- [1, 2]],
+    [{kind, Kind}, {node, Node}, {ecms, [Ecm, HastyEcm]}, {port, Port}, {hasty_port, HastyPort} | Config].
 
--spec options(kind()) -> [string()].
-options(mod_bosh) -> [];
-options(native) -> ["bosh: native"].
+-spec ecm({inet:ip_address(), inet:port_number()}) -> {megaphone_test_program:program(), inet:port_number()}.
+ecm({Ip, Port}) ->
+    megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port]))).
 
 %% A second host, where sessions end after a second in which their clients do nothing; and mod_offline for both.
 -spec add_host(file:filename()) -> ok.
@@ -72,7 +76,7 @@ add_host(File) ->
 -spec stop(config()) -> ok.
 stop(Config) ->
     Node = proplists:get_value(node, Config),
-    {0, _} = megaphone_test_program:stop(proplists:get_value(ecm, Config)),
+    [{0, _} = megaphone_test_program:stop(Ecm) || Ecm <- proplists:get_value(ecms, Config)],
     ok = megaphone_test_node:assert_quiet(Node),
     ok = megaphone_test_node:stop(Node),
     {ok, Log} = file:read_file(filename:join([maps:get(dir, Node), "log", "error.log"])),
@@ -90,10 +94,10 @@ forgive({Text, Count}, Lines) ->
 where(Config) ->
     maps:from_list([{Key, proplists:get_value(Key, Config)} || Key <- [port, node, kind]]).
 
-%% For users of the host that ends sessions soon.
+%% For users of the host, and of the listener, that ends sessions soon.
 -spec hasty(config()) -> where().
 hasty(Config) ->
-    (where(Config))#{host => <<"hasty">>}.
+    (where(Config))#{host => <<"hasty">>, port => proplists:get_value(hasty_port, Config)}.
 
 -spec kind(config()) -> kind().
 kind(Config) ->
