@@ -260,11 +260,13 @@ missing_answer_is_reported(Config) ->
 -spec bad_weather(config()) -> term().
 bad_weather(Config) ->
     First = number("MEGAPHONE_BOSH_SEED", erlang:system_time(millisecond)),
+    More = number("MEGAPHONE_BOSH_SEEDS", 1),
     io:format("MEGAPHONE_BOSH_SEED=~b~n", [First]),
+    ct:timetrap({seconds, 60 + 10 * More}),
     Troubles = expect(bad_weather, kind(Config)),
     [
         ?assertEqual({Seed, ok}, {Seed, megaphone_test_bosh_weather:run(where(Config), Seed, Troubles)})
-     || Seed <- [1, 2 | lists:seq(First, First + number("MEGAPHONE_BOSH_SEEDS", 1) - 1)]
+     || Seed <- [1, 2 | lists:seq(First, First + More - 1)]
     ].
 
 -spec number(string(), integer()) -> integer().

@@ -10,7 +10,7 @@
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, poll/2, post/5, text/2, timed/1]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
--import(megaphone_test_bosh_user, [abandon/1, finish/1, gone/2, idle/1, jid/1, login/1, login/3, message/2, messages/2, numbers/1, online/1, online/2, send/2, send/3, session/1, settle/1, sockets/1, watched/2]).
+-import(megaphone_test_bosh_user, [abandon/1, finish/1, gone/2, idle/1, jid/1, login/1, login/3, message/2, messages/2, numbers/1, online/1, online/2, ping/1, send/2, send/3, session/1, settle/1, sockets/1, watched/2]).
 
 -type config() :: megaphone_test_bosh_node:config().
 
@@ -35,7 +35,7 @@ cases() ->
     [
         answer_in_time, held_request_is_activity, hold_of_zero, inactive_client_is_ended, interrupted_connection_is_noticed,
         interrupted_poll_repeated, interrupted_poll_repeated_late, stanza_left_behind_goes_offline,
-        pause_is_answered_at_once, pause_too_long, pause_postpones_the_end, pause_ends_with_a_request,
+        pause_is_answered_at_once, pause_too_long, pause_keeps_what_waits, pause_postpones_the_end, pause_ends_with_a_request,
         polls_too_often, polls_with_stanzas, patient_polls
     ].
 
@@ -184,6 +184,26 @@ pause_too_long(Config) ->
         End -> ?assertEqual(End, attributes(?END, content(answer(Pause))))
     end.
 
+%% @doc The answer to a pause brings nothing, and what waits for the client is not lost by it.
+-spec pause_keeps_what_waits(config()) -> term().
+pause_keeps_what_waits(Config) ->
+    [A, B] = [idle(online(where(Config))) || _ <- [1, 2]],
+    B1 = idle(send(B, message(jid(A), "before the pause"))),
+    {N, []} = numbers(A),
+    Pause = paused(session(A), N, 5),
+    ok = arrived(where(Config), session(A), N),
+    Heard = fun(Content) -> [text(<<"body">>, El) || {xmlel, <<"message">>, _, _} = El <- elements(Content)] end,
+    case expect(pause_keeps_what_waits, kind(Config)) of
+        kept ->
+            ?assertEqual([], Heard(content(answer(Pause)))),
+            ?assertEqual([<<"before the pause">>], Heard(ask(connect(session(A)), session(A), N + 1)));
+        lost ->
+            Later = [ask(connect(session(A)), session(A), N + After, [], ping("ping")) || After <- [1, 2]],
+            ?assertEqual([[], []], [Heard(Content) || Content <- Later])
+    end,
+    ok = abandon(A),
+    finish(B1).
+
 %% @doc A session that is paused ends later than others, when the pause is over.
 -spec pause_postpones_the_end(config()) -> term().
 pause_postpones_the_end(Config) ->
@@ -201,7 +221,7 @@ pause_ends_with_a_request(Config) ->
     {N, []} = numbers(A1),
     _ = paused(session(A1), N, 10),
     ok = arrived(hasty(Config), session(A1), N),
-    ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], megaphone_test_bosh_user:ping("ping")))),
+    ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], ping("ping")))),
     {B1, After} = timed(fun() -> gone(B, jid(A1)) end),
     ?assert(After >= 700 andalso After < 6000, After),
     finish(B1).

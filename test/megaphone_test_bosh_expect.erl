@@ -35,6 +35,8 @@ expect(stanza_left_behind_goes_offline, mod_bosh) -> 1;
 expect(stanza_left_behind_goes_offline, native) -> 2;
 expect(pause_is_answered_at_once, mod_bosh) -> at_the_end;
 expect(pause_is_answered_at_once, native) -> answered;
+expect(pause_keeps_what_waits, mod_bosh) -> lost;
+expect(pause_keeps_what_waits, native) -> kept;
 expect(pause_too_long, mod_bosh) -> at_the_end;
 expect(pause_too_long, native) -> [<<"terminate">>, <<"policy-violation">>];
 expect(requests_are_acknowledged, mod_bosh) -> undefined;
