@@ -67,7 +67,7 @@ plan(#{quick := Quick, settings := Settings}) ->
             false -> "1000,2000,4000"
         end,
     Kinds = string:lexemes(Get("kind", "stock-bosh2,bosh2"), ","),
-    Known = ["stock-bosh", "stock-bosh2", "stock-ws", "stock-tcp", "bosh", "bosh2", "ws"],
+    Known = ["stock-bosh", "stock-bosh2", "stock-ws", "stock-tcp", "bosh", "bosh2", "bosh-native", "ws"],
     Kinds -- Known =:= [] orelse error({no_such_kind, Kinds -- Known, Known}),
     Memory = Get("idle-memory", "none"),
     lists:member(Memory, ["none", "keep", "collect", "hibernate_bosh", "hibernate"]) orelse error({no_such_idle_memory, Memory}),
@@ -122,7 +122,7 @@ in_fresh_node(Kind, Users, Plan) ->
 in_fresh_node(Kind, Users, #plan{profile = Profile, node = Settings}, Fun) ->
     bench_vm:say("~b users, ~s, ~s", [Users, Kind, Profile]),
     check(Kind, Users),
-    #{node := Node} = Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Users, Settings),
+    #{node := Node} = Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Users, Settings#{bosh => bosh(Kind)}),
     Profile =:= typical andalso (ok = bench_vm:call(Node, bench_users_node, populate, [Users])),
     Ecms = connection_managers(Kind, Users, Ejabberd),
     Result = Fun(Ejabberd, Ecms),
@@ -146,7 +146,13 @@ check(_Kind, _Users) ->
 %% Descriptors that a user may take; a BOSH user has a second connection for moments only.
 -spec connections(string()) -> 1 | 2.
 connections("bosh2") -> 2;
+connections("bosh-native") -> 2;
 connections(_) -> 1.
+
+%% Who keeps BOSH sessions behind the connection manager.
+-spec bosh(string()) -> native | mod_bosh.
+bosh("bosh-native") -> native;
+bosh(_) -> mod_bosh.
 
 %% As many as their descriptors ask for.
 -spec connection_managers(string(), pos_integer(), bench_users_node:ejabberd()) -> [bench_program:program()].
@@ -226,6 +232,8 @@ targets(_Kind, _Ejabberd, Ecms) ->
 -spec generators(string(), pos_integer(), [string()], #plan{}) -> [bench_program:program()].
 generators("stock-" ++ Kind, Users, Targets, Plan) ->
     generators(Kind, Users, Targets, Plan);
+generators("bosh-native", Users, Targets, Plan) ->
+    generators("bosh2", Users, Targets, Plan);
 generators(Kind, Users, Targets, #plan{profile = Profile, pace = Pace, retries = Retries, browser = Browser, wait = Wait}) ->
     %% At least one for each connection manager.
     Count = max(length(Targets), ceil(Users * connections(Kind) / ?DESCRIPTORS)),

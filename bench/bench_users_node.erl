@@ -15,6 +15,8 @@
     fullsweep := boolean(),
     vm := [string()],
     dir := file:filename(),
+    %% The listener option of that name; native unless told otherwise.
+    bosh => native | mod_bosh,
     %% Whether Megaphone listens; true unless told otherwise.
     megaphone => boolean(),
     %% Further modules, and a directory whose files are served below /files.
@@ -94,8 +96,8 @@ listener(Number, Module) ->
     io_lib:format("  - port: 0~n    ip: \"127.0.0.~b\"~n    module: ~s~n", [Number, Module]).
 
 -spec idle(settings()) -> [iodata()].
-idle(#{idle_memory := Memory, idle_after := After, sweep_all := All}) ->
-    [["idle_memory: ", Memory] || Memory =/= none] ++ [["idle_after: ", After] || After =/= none] ++ ["sweep: all" || All].
+idle(#{idle_memory := Memory, idle_after := After, sweep_all := All} = Settings) ->
+    [["bosh: ", atom_to_list(maps:get(bosh, Settings, native))]] ++ [["idle_memory: ", Memory] || Memory =/= none] ++ [["idle_after: ", After] || After =/= none] ++ ["sweep: all" || All].
 
 %% ---- in the node -----------------------------------------------------------------------------------------------
 

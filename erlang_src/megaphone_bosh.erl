@@ -86,7 +86,13 @@ taken(Handle, #settings{profile = Profile} = Settings, Client) ->
 create(Waiter, To, Client, #settings{numbers = Numbers}, Body) ->
     case host(To) of
         {ok, Host} ->
-            start_session(megaphone_nif:bosh_create(Waiter, Host, Client, Numbers, Body));
+            case megaphone_nif:bosh_create(Waiter, Host, Client, Numbers, Body) of
+                {ok, Socket} ->
+                    start_session(Socket);
+                {error, limit} ->
+                    ok = too_many(Client),
+                    megaphone_nif:bosh_refuse(Waiter, 'policy-violation')
+            end;
         {error, Condition} ->
             megaphone_nif:bosh_refuse(Waiter, Condition)
     end.
@@ -104,6 +110,16 @@ host(To) ->
         _ ->
             {error, 'improper-addressing'}
     end.
+
+-spec too_many(megaphone_nif:address()) -> ok.
+too_many({Ip, _Port}) ->
+    #{bosh_pending := All, bosh_pending_per_address := OfOne} = megaphone_nif:limits(),
+    megaphone_gate:may_complain(Ip) andalso
+        ?LOG_WARNING(
+            "megaphone: BOSH session for ~s refused: it has ~b that have not logged in, or all clients together have ~b",
+            [inet:ntoa(Ip), OfOne, All]
+        ),
+    ok.
 
 -spec start_session(megaphone_nif:bosh_socket()) -> ok | {error, megaphone_http:error()}.
 start_session(Socket) ->

@@ -373,9 +373,10 @@ bosh_large_body(_Waiter, _Body) ->
 
 %% @doc Makes the session that a request asks for, of this server and this client: with the seconds after which it ends without
 %% requests, the longest pause in seconds, and the most elements in an answer (0: any number). Name its client session with
-%% {@link bosh_set_owner/2}.
+%% {@link bosh_set_owner/2}. `{error, limit}': there are `bosh_pending' sessions that have not logged in, or `bosh_pending_per_address'
+%% of this client's address.
 -spec bosh_create(bosh_waiter(), Host :: binary(), address(), {pos_integer(), non_neg_integer(), non_neg_integer()}, Body :: binary()) ->
-    bosh_socket().
+    {ok, bosh_socket()} | {error, limit}.
 bosh_create(_Waiter, _Host, _Client, _Settings, _Body) ->
     not_loaded().
 

@@ -16,7 +16,7 @@
 %% </ul>
 -module(megaphone_sleep).
 
--export([kind/1, is_clean/1, collect/2, bosh/2, ask_status/3, stream/4, limits/1, context/0, counts/1]).
+-export([kind/1, is_clean/1, collect/2, collect_again/1, bosh/2, ask_status/3, stream/4, limits/1, context/0, counts/1]).
 -export_type([kind/0, context/0, status/0]).
 
 -type kind() :: bosh | stream | asleep | other.
@@ -67,11 +67,19 @@ is_clean(Info) ->
         [proplists:get_value(Item, Info) || Item <- [heap_size, recent_size, old_heap_size, mbuf_size]],
     Heap =:= Recent andalso Old =:= 0 andalso Fragments =:= 0.
 
-%% @doc Asks for a full collection. It happens when the process is next scheduled, and wakes nothing up.
+%% @doc Asks for a full collection. It happens when the process is next scheduled, and wakes nothing up; then the caller is sent
+%% `{garbage_collect, {collected, Pid}, _}', and is to call {@link collect_again/1}.
 -spec collect(pid(), context()) -> ok.
 collect(Pid, #context{counters = Counters}) ->
-    _ = erlang:garbage_collect(Pid, [{async, Pid}]),
+    _ = erlang:garbage_collect(Pid, [{async, {collected, Pid}}]),
     counters:add(Counters, ?COLLECTED, 1).
+
+%% @doc Asks a process that was just collected for another collection: the heap that it got was made for all that it had before,
+%% with what was dropped, and is up to four times as large as what is left. Asked for at the same time the VM would make one of both.
+-spec collect_again(pid()) -> ok.
+collect_again(Pid) ->
+    _ = erlang:garbage_collect(Pid, [{async, again}]),
+    ok.
 
 %% @doc Asks a BOSH session to sleep.
 -spec bosh(pid(), context()) -> ok.

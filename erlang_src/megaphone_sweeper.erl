@@ -159,7 +159,10 @@ handle_info({{status, Pid, Transport}, Status}, #state{context = Context} = Stat
     end;
 handle_info({unrecognised, Kind, Pid}, State) ->
     noreply(unrecognised(Kind, Pid, State));
-handle_info(_Collected, State) ->
+handle_info({garbage_collect, {collected, Pid}, true}, State) ->
+    ok = megaphone_sleep:collect_again(Pid),
+    noreply(State);
+handle_info(_CollectedAgain, State) ->
     noreply(State).
 
 %% What processes say of their status holds what users wrote.

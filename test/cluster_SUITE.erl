@@ -16,14 +16,21 @@
 
 suite() -> [{timetrap, {seconds, 120}}].
 
-all() -> [a_session_over_two_nodes, a_node_dies].
+all() -> [{group, native}, {group, mod_bosh}].
 
-init_per_suite(Config) ->
-    Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
+groups() -> [{Group, [], [a_session_over_two_nodes, a_node_dies]} || Group <- [native, mod_bosh]].
+
+init_per_suite(Config) -> Config.
+
+end_per_suite(_Config) -> ok.
+
+%% Who keeps the BOSH sessions.
+init_per_group(Group, Config) ->
+    Dir = filename:join([proplists:get_value(priv_dir, Config), atom_to_list(?MODULE), atom_to_list(Group)]),
     Own = [filename:join(Dir, Name) || Name <- ["first", "second"]],
     Sockets = [megaphone_test_node:socket_file(Each) || Each <- Own],
     %% Every session is put to sleep soon, those whose requests come to the other node as well.
-    Options = ["secret: \"" ?SECRET "\"", "idle_memory: hibernate", "idle_after: 20"],
+    Options = ["secret: \"" ?SECRET "\"", "idle_memory: hibernate", "idle_after: 20", ["bosh: ", atom_to_list(Group)]],
     [
         ok = megaphone_test_node:write_config(Each, [megaphone_test_node:unix_listener(Socket, Options)])
      || {Each, Socket} <- lists:zip(Own, Sockets)
@@ -31,9 +38,9 @@ init_per_suite(Config) ->
     Secret = filename:join(Dir, "secret"),
     ok = file:write_file(Secret, [?SECRET, "\n"]),
     ok = file:change_mode(Secret, 8#600),
-    [{own, Own}, {sockets, Sockets}, {secret, Secret} | Config].
+    [{group, Group}, {own, Own}, {sockets, Sockets}, {secret, Secret} | Config].
 
-end_per_suite(Config) ->
+end_per_group(_Group, Config) ->
     [ok = megaphone_test_node:delete_socket(Socket) || Socket <- proplists:get_value(sockets, Config)],
     ok.
 
@@ -70,9 +77,13 @@ stay(Config, User) ->
     Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/bosh", [proplists:get_value(port, Config)])),
     megaphone_test_stay:start(Url, User, ["--wait", "2", "--relogin", "200", "--deadline", "5000"]).
 
-%% Where the BOSH sessions are.
-session_nodes(Node) ->
-    [node(element(4, Row)) || Row <- call(Node, ets, tab2list, [bosh])].
+%% BOSH sessions of a node.
+sessions(native, Node) -> maps:get(sessions, call(Node, megaphone_nif, bosh_info, []));
+sessions(mod_bosh, Node) -> length([Row || Row <- call(Node, ets, tab2list, [bosh]), node(element(4, Row)) =:= call(Node, erlang, node, [])]).
+
+slept(Config, Node) ->
+    Asleep = case proplists:get_value(group, Config) of native -> c2s_asleep; mod_bosh -> bosh_asleep end,
+    maps:get(Asleep, call(Node, megaphone_sweeper, info, [])).
 
 %% How many connections each node has been given.
 opened(Config) ->
@@ -88,9 +99,9 @@ users(Config) ->
 a_session_over_two_nodes(Config) ->
     %% Each client's connections are on both nodes, its session is on one: all that it says and hears comes through, also
     %% when the session sleeps.
-    [First | _] = proplists:get_value(nodes, Config),
+    Nodes = proplists:get_value(nodes, Config),
     Users = users(Config),
-    ?assertEqual(3, length(session_nodes(First))),
+    ?assertEqual(3, lists:sum([sessions(proplists:get_value(group, Config), Node) || Node <- Nodes])),
     lists:foreach(
         fun(Round) ->
             Text = iolist_to_binary(["round-", integer_to_binary(Round)]),
@@ -99,8 +110,7 @@ a_session_over_two_nodes(Config) ->
         lists:seq(1, 5)
     ),
     ?assert(lists:all(fun(Count) -> Count >= 2 end, opened(Config))),
-    Slept = [maps:get(bosh_asleep, call(Node, megaphone_sweeper, info, [])) || Node <- proplists:get_value(nodes, Config)],
-    ?assert(lists:sum(Slept) > 0),
+    ?assert(lists:sum([slept(Config, Node) || Node <- Nodes]) > 0),
     megaphone_test_stay:leave(Users),
     %% Nothing went wrong in either node.
     [

@@ -34,7 +34,7 @@ all() ->
 init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     Socket = megaphone_test_node:socket_file(Dir),
-    ok = megaphone_test_node:write_config(Dir, [megaphone_test_node:unix_listener(Socket)]),
+    ok = megaphone_test_node:write_config(Dir, [megaphone_test_node:unix_listener(Socket, ["max_inactivity: 4"])]),
     [{dir, Dir}, {socket, Socket} | Config].
 
 end_per_suite(Config) ->
@@ -83,21 +83,21 @@ leftovers(Config) ->
 assert_only_links(Config, Count) ->
     megaphone_test_node:assert_only_links(proplists:get_value(node, Config), Count).
 
-polls(Config) ->
-    [Pid || {poll, Pid} <- leftovers(Config)].
-
 consumers(Config) ->
     [Pid || {consumer, Pid, _} <- leftovers(Config)].
 
 client_dies_in_a_poll(Config) ->
-    %% A BOSH client that dies while its poll is held leaves no connection, and its poll ends.
-    {Client, _} = stay(Config, http, "alice"),
-    ok = wait_until(fun() -> polls(Config) =/= [] end),
+    %% A BOSH client that dies while its poll is held leaves no connection, and its session ends when max_inactivity is over.
+    {Client, Jid} = stay(Config, http, "alice"),
+    [User, Host, Resource] = binary:split(Jid, [<<"@">>, <<"/">>], [global]),
+    Session = fun() -> call(proplists:get_value(node, Config), ejabberd_sm, get_user_info, [User, Host, Resource]) end,
+    ?assert(is_list(Session())),
     ok = tell(Client, "kill"),
     {Status, _} = await_exit(Client),
     ?assertEqual(128 + 9, Status),
-    ok = wait_until(fun() -> polls(Config) =:= [] end),
-    ok = assert_only_links(Config, 1).
+    ok = assert_only_links(Config, 1),
+    ok = wait_until(fun() -> Session() =:= offline end),
+    ok = wait_until(fun() -> maps:get(sessions, call(proplists:get_value(node, Config), megaphone_nif, bosh_info, [])) =:= 0 end).
 
 client_dies_in_a_websocket(Config) ->
     %% A WebSocket client that dies leaves nothing, and its session has ended.

@@ -80,7 +80,7 @@ configuration(Dir) ->
         "acl:\n  local:\n    user_regexp: \"\"\n  admin:\n    user: admin@localhost\n",
         %% Newer versions let an account give commands for a host only if it may configure that host.
         "access_rules:\n  local:\n    allow: local\n  configure:\n    allow: admin\n",
-        "listen:\n  -\n    port: 0\n    ip: \"127.0.0.1\"\n    module: megaphone\n", Handlers,
+        "listen:\n  -\n    port: 0\n    ip: \"127.0.0.1\"\n    module: megaphone\n    bosh: mod_bosh\n", Handlers,
         "  -\n    port: 0\n    ip: \"127.0.0.2\"\n    module: ejabberd_http\n", Handlers,
         "api_permissions:\n",
         "  \"by address\":\n    who:\n      ip: 127.0.0.5\n    what: registered_users\n",

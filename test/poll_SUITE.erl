@@ -30,7 +30,7 @@ all() ->
 init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     ok = megaphone_test_node:write_config(Dir, [
-        listener(megaphone, 1, [handlers(), "idle_memory: keep"]), listener(ejabberd_http, 2, [handlers()])
+        listener(megaphone, 1, [handlers(), "idle_memory: keep", "bosh: mod_bosh"]), listener(ejabberd_http, 2, [handlers()])
     ]),
     File = filename:join(Dir, "ejabberd.yml"),
     {ok, Yaml} = file:read_file(File),

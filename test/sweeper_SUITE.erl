@@ -41,7 +41,7 @@ all() ->
 init_per_suite(Config) ->
     Modes = lists:zip(?MODES, lists:seq(1, length(?MODES))),
     Listeners =
-        [listener(megaphone, Number, [handlers(), ["idle_memory: ", atom_to_list(Mode)], "idle_after: " ?IDLE_AFTER]) || {Mode, Number} <- Modes] ++
+        [listener(megaphone, Number, [handlers(), "bosh: mod_bosh", ["idle_memory: ", atom_to_list(Mode)], "idle_after: " ?IDLE_AFTER]) || {Mode, Number} <- Modes] ++
             [listener(ejabberd_c2s, 11, []), listener(ejabberd_http, 12, [handlers()])],
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     ok = megaphone_test_node:write_config(Dir, Listeners),

@@ -373,6 +373,11 @@ pub const BOSH_ANSWER: usize = 65_536;
 pub const BOSH_OUTBOX: usize = 4 << 20;
 /// Milliseconds after which a BOSH answer that the client says it has not got is reported to it.
 pub const BOSH_REPORT: u64 = 1_000;
+/// BOSH sessions of one client address (of one /64 network in IPv6) that have not logged in: as many as an office behind one
+/// address makes when all come back at once. Each takes a process of some 15 kB, and ends after `max_inactivity`.
+pub const BOSH_PENDING_PER_ADDRESS: u32 = 1_000;
+/// The same, of all addresses together: 300 MB.
+pub const BOSH_PENDING: u32 = 20_000;
 /// BOSH sessions that one call looks at because a time is over.
 pub const BOSH_TIMERS_PER_CALL: usize = 128;
 /// Milliseconds of one step of the timers of BOSH sessions: they are late by no more.

@@ -269,6 +269,8 @@ fn limits(env: Env<'_>) -> Term<'_> {
             ("max_elements", limits::XML_ELEMENTS.encode(env)),
             ("max_message_before_login", limits::MAX_STANZA_BEFORE_LOGIN.encode(env)),
             ("max_elements_before_login", limits::XML_ELEMENTS_BEFORE_LOGIN.encode(env)),
+            ("bosh_pending", limits::BOSH_PENDING.encode(env)),
+            ("bosh_pending_per_address", limits::BOSH_PENDING_PER_ADDRESS.encode(env)),
             ("small_message", limits::SMALL_MESSAGE.encode(env)),
             ("link_ping", limits::LINK_PING.encode(env)),
             ("link_silence", limits::LINK_SILENCE.encode(env)),

@@ -15,10 +15,12 @@
 //! * `answer`: the texts of answers
 //! * `outbox`: what was sent and is not answered with yet
 //! * `session`: the machine
+//! * `pending`: how many have not logged in
 //! * `sessions`: all of them, with their timers
 
 mod answer;
 mod outbox;
+mod pending;
 mod request;
 mod session;
 mod sessions;

@@ -106,6 +106,10 @@ impl Outbox {
         self.start = if self.lengths.is_empty() { 0 } else { self.start + bytes };
         if self.lengths.is_empty() {
             self.texts = Vec::new();
+        } else if self.start > self.texts.len() / 2 {
+            // There may always be something left.
+            self.texts.drain(..self.start);
+            self.start = 0;
         }
         let ended = self.ended && self.lengths.is_empty();
         if ended {
@@ -132,5 +136,23 @@ impl Outbox {
             rest = after;
             element
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_that_is_never_empty_does_not_grow() {
+        let mut outbox = Outbox::default();
+        let element = vec![b'x'; BOSH_ANSWER];
+        outbox.push(Item::Element(&element));
+        for _ in 0..100 {
+            outbox.push(Item::Element(&element));
+            assert_eq!(outbox.take(0, &mut Attributes::default()), (element.clone(), false));
+            assert_eq!((outbox.len(), outbox.elements().count()), (BOSH_ANSWER, 1));
+            assert!(outbox.texts.capacity() <= 8 * BOSH_ANSWER, "{} bytes", outbox.texts.capacity());
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use super::pending::Pending;
 use super::{Session, Sid};
 use crate::limits::BOSH_TICK;
 use crate::slab::Slab;
@@ -47,6 +48,8 @@ pub struct Entry<T, P> {
     id: SocketId,
     secret: [u8; 16],
     armed: u64,
+    /// It is counted as one that has not logged in.
+    pending: bool,
     stirred: bool,
     touched: bool,
 }
@@ -83,6 +86,7 @@ pub struct Sessions<T, P> {
     shards: Box<[CachePadded<Mutex<Shard<T, P>>>]>,
     next_shard: AtomicUsize,
     count: AtomicUsize,
+    pending: Pending,
     quiet: Quiet,
     node: u32,
 }
@@ -99,6 +103,7 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
             shards: (0..SHARDS).map(shard).collect(),
             next_shard: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
+            pending: Pending::new(),
             quiet: Quiet::new(),
             node,
         }
@@ -133,7 +138,7 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
         self.shards.iter().map(of).sum()
     }
 
-    /// Puts a session in that `make` makes, for its name.
+    /// Puts a session in that `make` makes, for its name. `None`: too many have not logged in.
     pub fn create(
         &self,
         secret: [u8; 16],
@@ -141,7 +146,10 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
         client: SocketAddr,
         link: u32,
         make: impl FnOnce(&Sid) -> Session<T>,
-    ) -> SocketId {
+    ) -> Option<SocketId> {
+        if !self.pending.add(client.ip()) {
+            return None;
+        }
         let number = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut shard = self.shards[number].lock();
         shard.generation = (shard.generation + 1) % (1 << GENERATION_BITS);
@@ -159,13 +167,14 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
                 id: SocketId { place, generation },
                 secret,
                 armed: u64::MAX,
+                pending: true,
                 stirred: false,
                 touched: false,
             }
         });
         shard.arm(place);
         self.count.fetch_add(1, Ordering::Relaxed);
-        SocketId { place: (place * SHARDS + number) as u32, generation }
+        Some(SocketId { place: (place * SHARDS + number) as u32, generation })
     }
 
     /// Works with the session of a name; `None`: there is none. What is left of it, if it ended by that, is given to `ended`.
@@ -201,7 +210,13 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
 
     /// Removes a session that is over, and has others looked at when it is time.
     fn settle(&self, shard: &mut Shard<T, P>, at: usize) -> Option<Ended<P>> {
-        if !shard.slots.get(at)?.session.is_over() {
+        let entry = shard.slots.get_mut(at)?;
+        let over = entry.session.is_over();
+        if entry.pending && (over || entry.session.is_authenticated()) {
+            entry.pending = false;
+            self.pending.remove(entry.client.ip());
+        }
+        if !over {
             shard.arm(at);
             return None;
         }

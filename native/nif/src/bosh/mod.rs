@@ -212,12 +212,14 @@ fn bosh_create<'a>(
     getrandom::fill(&mut secret).map_err(|_| Error::Term(Box::new("no random bits")))?;
     let link = if let Waiter::Connection { handle, .. } = &waiter { handle.link } else { 0 };
     let make = |sid: &Sid| Session::new(request, &body, waiter, sid, true, settings, time());
-    let id = SESSIONS.create(secret, host, terms::address_from(client)?, link, make);
+    let Some(id) = SESSIONS.create(secret, host, terms::address_from(client)?, link, make) else {
+        return Ok((atoms::error(), atoms::limit()).encode(env));
+    };
     let here = SESSIONS.with_id(id, |entry| own(&waiter, entry, &mut beam));
     if !matches!(here, Some((true, _))) {
         let _ = SESSIONS.with_id(id, |entry| entry.session.gone(&waiter, time()));
     }
-    Ok(socket(env, id))
+    Ok((atoms::ok(), socket(env, id)).encode(env))
 }
 
 /// Names of servers, each kept once: there are as many as the operator has.

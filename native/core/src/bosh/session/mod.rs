@@ -87,6 +87,8 @@ struct Held<T> {
     deadline: u64,
     /// Who waits. Nobody, when the connection was closed: the client may send the request once more.
     ticket: Option<T>,
+    /// It asks for a pause: it is answered, with all before it, and without elements.
+    pause: bool,
 }
 
 /// A request whose turn has not come: one before it is missing, or the client session is behind.
@@ -132,7 +134,7 @@ pub struct Session<T> {
     /// Attributes of the answer to the request that made the session.
     creation: Option<Box<Attributes>>,
     key: Option<Box<[u8]>>,
-    /// To be told with the next answer: the number of an answer that has not arrived, and how long ago it was given.
+    /// To be told with the next answer: the number of an answer that has not arrived, and when it was given.
     report: Option<Box<(u64, u64)>>,
     /// Since when nothing is held; the session ends `limit` seconds later.
     idle_since: Option<u64>,
@@ -152,8 +154,6 @@ pub struct Session<T> {
     told: bool,
     authenticated: bool,
     shaped: bool,
-    /// A request asks for a pause, or for the end: all are answered.
-    release: bool,
 }
 
 impl<T: PartialEq> Session<T> {
@@ -218,9 +218,8 @@ impl<T: PartialEq> Session<T> {
             told: false,
             authenticated: false,
             shaped: false,
-            release: false,
         };
-        session.held.push(Held { rid: request.rid, deadline, ticket: Some(ticket) });
+        session.held.push(Held { rid: request.rid, deadline, ticket: Some(ticket), pause: false });
         session
     }
 

@@ -77,11 +77,15 @@ impl<T: PartialEq> Session<T> {
             self.inbox.push(Inbound { begin, text, end: terminate });
         }
         let wait = u64::from(if self.hold == 0 { 0 } else { self.wait }) * 1_000;
-        self.held.push(Held { rid: request.rid, deadline: now + wait, ticket });
+        self.held.push(Held {
+            rid: request.rid,
+            deadline: now + wait,
+            ticket,
+            pause: request.pause.is_some(),
+        });
         self.limit = request.pause.unwrap_or(self.settings.inactivity);
-        self.release = request.pause.is_some();
         if request.terminate {
-            self.terminate(effects);
+            self.terminate(now, effects);
         }
     }
 
@@ -93,7 +97,8 @@ impl<T: PartialEq> Session<T> {
         let sum: [u8; 20] = Sha1::digest(&key).into();
         let mut digits =
             sum.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| DIGITS[usize::from(half)]);
-        let right = expected.len() == 40 && expected.iter().all(|byte| digits.next() == Some(*byte));
+        let right = expected.len() == 40
+            && expected.iter().all(|byte| digits.next() == Some(byte.to_ascii_lowercase()));
         self.key = Some(request.newkey.take().unwrap_or(key));
         right
     }
@@ -113,6 +118,7 @@ impl<T: PartialEq> Session<T> {
 
     /// XEP-0124, 9.2 and 9.3.
     fn acknowledged(&mut self, request: &Request, now: u64) {
+        self.report = None; // unless this one says so
         let Some(ack) = request.ack.filter(|_| self.acks) else { return };
         let first_held = self.next - 1 - self.held.len() as u64;
         let oldest = first_held - self.answered.len() as u64;
@@ -121,15 +127,14 @@ impl<T: PartialEq> Session<T> {
         self.answered.drain(..known);
         let missing = self.answered.first().filter(|_| ack.saturating_add(1) == oldest + known as u64);
         self.report = missing
-            .map(|missing| now - missing.at)
-            .filter(|age| *age >= BOSH_REPORT)
-            .map(|age| Box::new((ack + 1, age)));
+            .filter(|missing| now - missing.at >= BOSH_REPORT)
+            .map(|missing| Box::new((ack + 1, missing.at)));
     }
 
     /// The client ends the session (XEP-0124, 13): the oldest request is told so, the others are answered with nothing.
-    fn terminate(&mut self, effects: &mut Effects<T>) {
+    fn terminate(&mut self, now: u64, effects: &mut Effects<T>) {
         let oldest = self.held.first().map_or(self.next - 1, |held| held.rid);
-        let mut attributes = self.attributes_for(oldest);
+        let mut attributes = self.attributes_for(oldest, now);
         let (payload, ended) = match &mut self.outbox {
             Some(outbox) => outbox.take(0, &mut attributes),
             None => (Vec::new(), false),
@@ -155,7 +160,8 @@ impl<T: PartialEq> Session<T> {
 
     fn answer_what_is_due(&mut self, now: u64, effects: &mut Effects<T>) {
         while let Some(first) = self.held.first() {
-            let ready = self.outbox.as_ref().is_some_and(|outbox| outbox.is_worth_an_answer());
+            let ready =
+                !first.pause && self.outbox.as_ref().is_some_and(|outbox| outbox.is_worth_an_answer());
             let many = self.held.len() > usize::from(self.hold);
             if first.ticket.is_none() {
                 // Its client may send it once more. Another one is not kept waiting for that.
@@ -167,7 +173,7 @@ impl<T: PartialEq> Session<T> {
                 break;
             }
             // The first answer waits for the features of the stream, whatever `hold` is.
-            let waits = self.creation.is_none() && (many || self.release);
+            let waits = self.creation.is_none() && (many || self.held.iter().any(|held| held.pause));
             if ready || waits || first.deadline <= now {
                 self.answer(ready, now, effects);
             } else {
@@ -177,7 +183,6 @@ impl<T: PartialEq> Session<T> {
                 return;
             }
         }
-        self.release = false;
     }
 
     /// Answers the oldest request, with elements or without.
@@ -187,7 +192,7 @@ impl<T: PartialEq> Session<T> {
         let (text, ended) = if plain {
             (None, false)
         } else {
-            let mut attributes = self.attributes_for(held.rid);
+            let mut attributes = self.attributes_for(held.rid, now);
             let (payload, ended) = match &mut self.outbox {
                 Some(outbox) if with_payload => {
                     outbox.take(self.settings.max_concat as usize, &mut attributes)
@@ -198,6 +203,9 @@ impl<T: PartialEq> Session<T> {
             ((text != EMPTY).then(|| text.into()), ended)
         };
         self.outbox.take_if(|outbox| outbox.is_empty());
+        if with_payload {
+            self.polled = None;
+        }
         self.remember(Answered { at: now, text: text.clone() });
         effects.extend(held.ticket.map(|ticket| Effect::Answer(ticket, text)));
         if ended {
@@ -209,7 +217,7 @@ impl<T: PartialEq> Session<T> {
         }
     }
 
-    fn attributes_for(&mut self, rid: u64) -> Attributes {
+    fn attributes_for(&mut self, rid: u64, now: u64) -> Attributes {
         if let Some(creation) = self.creation.take() {
             return *creation;
         }
@@ -220,7 +228,7 @@ impl<T: PartialEq> Session<T> {
         }
         if let Some(report) = self.report.take() {
             attributes.number("report", report.0);
-            attributes.number("time", report.1);
+            attributes.number("time", now - report.1);
         }
         attributes
     }
@@ -242,7 +250,7 @@ impl<T: PartialEq> Session<T> {
     /// Notes whether a request is held.
     pub(super) fn rest(&mut self, now: u64) {
         let held = self.held.iter().any(|held| held.ticket.is_some()) || self.is_behind();
-        if held {
+        if held || self.phase == Phase::Over {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
             self.idle_since = Some(now);
