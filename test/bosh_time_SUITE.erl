@@ -9,7 +9,7 @@
 
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, poll/2, post/5, text/2, timed/1]).
 -import(megaphone_test_bosh_expect, [expect/2]).
--import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
+-import(megaphone_test_bosh_node, [arrived/3, caught_up/2, hasty/1, kind/1, where/1]).
 -import(megaphone_test_bosh_user, [abandon/1, finish/1, gone/2, idle/1, jid/1, login/1, login/3, message/2, messages/2, numbers/1, online/1, online/2, ping/1, send/2, send/3, session/1, settle/1, sockets/1, watched/2]).
 
 -type config() :: megaphone_test_bosh_node:config().
@@ -123,7 +123,9 @@ interrupted(Config) ->
     [A, B] = [online(where(Config)) || _ <- [1, 2]],
     A1 = settle(A),
     ok = abandon(A1),
-    {A1, idle(send(B, message(jid(A), "while you were away")))}.
+    B1 = idle(send(B, message(jid(A), "while you were away"))),
+    ok = caught_up(where(Config), jid(A)),
+    {A1, B1}.
 
 %% @doc What waits for a client when its session ends is kept for its user, who gets it at the next login.
 -spec stanza_left_behind_goes_offline(config()) -> term().
@@ -190,6 +192,7 @@ pause_too_long(Config) ->
 pause_keeps_what_waits(Config) ->
     [A, B] = [idle(online(where(Config))) || _ <- [1, 2]],
     B1 = idle(send(B, message(jid(A), "before the pause"))),
+    ok = caught_up(where(Config), jid(A)),
     {N, []} = numbers(A),
     Pause = paused(session(A), N, 5),
     ok = arrived(where(Config), session(A), N),
