@@ -150,7 +150,7 @@ spellings(Path) ->
 start_consumer(Handle, #service{targets = []} = Service) ->
     start_stepwise(Handle, Service);
 start_consumer(Handle, #service{targets = Targets, poll = Settings, bosh = Bosh} = Service) ->
-    case megaphone_nif:is_poll(Handle, Targets) of
+    case megaphone_nif:is_poll(Handle, Targets, Bosh =/= []) of
         true when Bosh =/= [] -> native(Handle, hd(Bosh), Service);
         true -> started(Handle, start(megaphone_poll, fun() -> {polls, megaphone_poll:start({Handle, Settings})} end));
         false -> start_stepwise(Handle, Service)

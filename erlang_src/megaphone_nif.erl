@@ -14,7 +14,7 @@
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/3, take_request/2, end_request/1,
     activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
     parse_element/1, parse_large_element/1,
     bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
@@ -30,7 +30,7 @@
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
-    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/2, take_request/2, end_request/1,
+    info/1, stats/0, limits/0, counters/0, parse_packet/2, recv_packet/2, is_poll/3, take_request/2, end_request/1,
     activate/1, deliver_large/1, send_message/2, set_authenticated/1, set_shaped/2, take_idle/2, set_message_limits/2,
     parse_element/1, parse_large_element/1,
     bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
@@ -268,9 +268,10 @@ recv_packet(_Handle, _Templates) ->
     not_loaded().
 
 %% @doc Whether the request that waits for a consumer is a POST for one of `Targets' (paths as they stand in the request, each
-%% with or without a query) that is there to its last byte: then {@link take_request/2} most likely takes it.
--spec is_poll(handle(), Targets :: [binary()]) -> boolean().
-is_poll(_Handle, _Targets) ->
+%% with or without a query) that is there to its last byte: then {@link take_request/2} most likely takes it. With `Bare', a POST
+%% or PUT without a body is one, too.
+-spec is_poll(handle(), Targets :: [binary()], Bare :: boolean()) -> boolean().
+is_poll(_Handle, _Targets, _Bare) ->
     not_loaded().
 
 %% @doc Takes the request that waits for a consumer, in the form of {@link recv_packet/2}. The caller is its consumer from now
@@ -352,7 +353,7 @@ parse_large_element(_Text) ->
 bosh_profile(_Fields) ->
     not_loaded().
 
-%% @doc Takes the request that waits on a connection, see {@link is_poll/2}, and gives it to its session, which answers it
+%% @doc Takes the request that waits on a connection, see {@link is_poll/3}, and gives it to its session, which answers it
 %% natively. `slow': it has to be read step by step. `{large, Socket}': it brings what {@link bosh_deliver/1} is for.
 %% `{create, ...}': it asks for a session, see {@link bosh_create/5}. `{carry, ...}': its session is of the node with this tag.
 -spec bosh_request(handle(), bosh_profile()) -> bosh_taken() | slow.

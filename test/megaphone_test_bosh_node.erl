@@ -9,7 +9,7 @@
 -import(megaphone_test_node, [address/2, call/4, handlers/0, listener/3]).
 
 %% In the test.
--export([all/0, mod_bosh/0, native/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3, caught_up/2]).
+-export([all/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3, caught_up/2]).
 %% In the node.
 -export([knows/2, caught_up/1]).
 -export_type([where/0, kind/0, config/0]).
@@ -22,19 +22,10 @@
 -define(INACTIVITY, "1").
 -define(PAUSE, "10").
 
-%% What the suites run. To switch the native group on, add native() to it.
+%% What the suites run.
 -spec all() -> [{group, kind()}].
 all() ->
-    mod_bosh().
-
--spec mod_bosh() -> [{group, kind()}].
-mod_bosh() ->
-    [{group, mod_bosh}].
-
-%% With the option `bosh: native' of the listener.
--spec native() -> [{group, kind()}].
-native() ->
-    [{group, native}].
+    [{group, mod_bosh}, {group, native}].
 
 -spec groups([atom()]) -> [{kind(), [parallel], [atom()]}].
 groups(Cases) ->

@@ -11,9 +11,9 @@ use crate::{TABLE, now};
 
 /// Bound: as many comparisons as there are targets, which are the listener's.
 #[rustler::nif]
-fn is_poll<'a>(handle: Term<'a>, targets: Vec<Binary<'a>>) -> NifResult<bool> {
+fn is_poll<'a>(handle: Term<'a>, targets: Vec<Binary<'a>>, bare: bool) -> NifResult<bool> {
     let targets: Vec<&[u8]> = targets.iter().map(Binary::as_slice).collect();
-    Ok(TABLE.is_poll(&handle_from(handle)?, &targets))
+    Ok(TABLE.is_poll(&handle_from(handle)?, &targets, bare))
 }
 
 /// Bound: as `parse_packet`, and a request that is moved or, when it came in pieces, copied: `WINDOW` bytes at most.

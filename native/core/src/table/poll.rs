@@ -16,11 +16,12 @@ use crate::packet::{Fields, Whole};
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     /// Whether the request that waits for a consumer is a POST with a body, for one of `targets` (its path, with or without
-    /// a query), that is there to its last byte: then [`Table::take_request`] most likely takes it.
-    pub fn is_poll(&self, handle: &Handle, targets: &[&[u8]]) -> bool {
+    /// a query), that is there to its last byte: then [`Table::take_request`] most likely takes it. With `bare`, a POST or PUT
+    /// without a body is one, too.
+    pub fn is_poll(&self, handle: &Handle, targets: &[&[u8]], bare: bool) -> bool {
         let mut shard = self.shard_for(handle);
         let Some(place) = shard.find(handle) else { return false };
-        shard.slots.get_mut(place as usize).is_some_and(|slot| slot.is_poll(targets))
+        shard.slots.get_mut(place as usize).is_some_and(|slot| slot.is_poll(targets, bare))
     }
 
     /// Takes the request that waits for a consumer, head and body, if it is there to its last byte and its head is strictly
@@ -162,12 +163,15 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
         }
     }
 
-    fn is_poll(&mut self, targets: &[&[u8]]) -> bool {
+    fn is_poll(&mut self, targets: &[&[u8]], bare: bool) -> bool {
         let (Some(total), Some(queues)) = (self.whole_request(), self.queues.as_mut()) else { return false };
         let request = &queues.input.contiguous(total)[..total];
-        // Without a body it is answered without a look at its path.
-        let Some(target) = request.strip_prefix(METHOD).filter(|rest| !rest.ends_with(b"\r\n\r\n")) else {
-            return false;
+        // ejabberd_http answers one without a body without a look at its path.
+        let is_bare = request.ends_with(b"\r\n\r\n");
+        let target = match request.strip_prefix(b"POST ") {
+            Some(target) if bare || !is_bare => target,
+            None if bare && is_bare => request.strip_prefix(b"PUT ").unwrap_or_default(),
+            _ => return false,
         };
         targets
             .iter()
@@ -188,5 +192,3 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
         Some((request, whole))
     }
 }
-
-const METHOD: &[u8] = b"POST ";

@@ -32,7 +32,7 @@ impl Peer {
 fn a_poll_is_taken_held_answered_and_ended() {
     let mut peer = Peer::new();
     let handle = peer.request(1, REQUEST);
-    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert!(peer.table.is_poll(&handle, &TARGETS, false));
     assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
     assert_eq!(peer.table.stats().busy, 0);
     assert_eq!(peer.table.info(&handle).expect("open").owner, Some(CONSUMER));
@@ -64,9 +64,58 @@ fn other_requests_are_no_polls() {
     for (expected, request) in &cases {
         let mut peer = Peer::new();
         let handle = peer.request(1, request.as_bytes());
-        assert_eq!(peer.table.is_poll(&handle, &TARGETS), *expected, "{request}");
-        assert!(!peer.table.is_poll(&handle, &[]), "without a target there are none");
+        assert_eq!(peer.table.is_poll(&handle, &TARGETS, false), *expected, "{request}");
+        assert!(!peer.table.is_poll(&handle, &[], true), "without a target there are none");
     }
+}
+
+/// Where they are asked for, requests without a body are polls, too: whoever answers polls then refuses them.
+#[test]
+fn requests_without_a_body_are_polls_when_they_are_asked_for() {
+    let cases = [
+        (true, "POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
+        (true, "POST /bosh HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (true, "PUT /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
+        (false, "PUT /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb"),
+        (false, "GET /bosh HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (false, "POST /boshy HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ];
+    for (expected, request) in cases {
+        let mut peer = Peer::new();
+        let handle = peer.request(1, request.as_bytes());
+        assert_eq!(peer.table.is_poll(&handle, &TARGETS, true), expected, "{request}");
+    }
+}
+
+/// A request that is longer than the caller has time for is left.
+#[test]
+fn a_request_is_taken_up_to_its_limit() {
+    for (most, taken) in [(REQUEST.len() - 1, false), (REQUEST.len(), true), (REQUEST.len() + 1, true)] {
+        let mut peer = Peer::new();
+        let handle = peer.request(1, REQUEST);
+        let given = peer.table.take_request(&handle, &mut Fields::new(), most, CONSUMER, 0, &mut peer.world);
+        assert_eq!(given.expect("open").is_some(), taken);
+    }
+}
+
+/// One call answers a poll and ends it; what is said of the next request is true.
+#[test]
+fn an_answer_ends_its_poll() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    let give = |peer: &mut Peer, last| peer.table.answer(&handle, &[ANSWER, b"!"], last, 0, &mut peer.world);
+    assert_eq!(give(&mut peer, false), Err(Closed), "nothing is taken");
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(give(&mut peer, false), Ok(false));
+    assert_eq!(peer.output(), ["data 1 39", "ready 1 Request"]);
+    assert_eq!(give(&mut peer, false), Err(Closed), "it is answered");
+    peer.input(&[data(1, &[REQUEST, REQUEST].concat())]);
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(give(&mut peer, false), Ok(true), "the next one waits");
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(give(&mut peer, true), Ok(false));
+    assert!(peer.output().iter().any(|frame| frame.starts_with("close 1")), "it was the last");
+    assert_eq!(peer.table.abandoned(), 0);
 }
 
 /// What is not all there, or was begun by a reader, is not taken, and is still read step by step.
@@ -80,7 +129,7 @@ fn what_is_not_whole_is_left_to_readers() {
     let handle = peer.request(2, REQUEST);
     assert_eq!(peer.recv(&handle, 4), Ok(Ok(b"POST".to_vec())));
     assert_eq!(peer.take(&handle), Ok(None));
-    assert!(!peer.table.is_poll(&handle, &TARGETS));
+    assert!(!peer.table.is_poll(&handle, &TARGETS, false));
 }
 
 /// The client of a held poll goes: the process is ended, which is counted, and nothing is left.
@@ -118,12 +167,12 @@ fn a_client_that_goes_first_leaves_nothing_to_take() {
 fn the_next_request_gets_another_consumer() {
     let mut peer = Peer::new();
     let handle = peer.request(1, &[REQUEST, REQUEST].concat());
-    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert!(peer.table.is_poll(&handle, &TARGETS, false));
     assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
     assert_eq!(peer.send(&handle, ANSWER), Ok(Sent::All));
     assert_eq!(peer.end(&handle), Ok(true));
     peer.world.kill(&peer.table, CONSUMER);
-    assert!(peer.table.is_poll(&handle, &TARGETS));
+    assert!(peer.table.is_poll(&handle, &TARGETS, false));
     assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
 }
 
