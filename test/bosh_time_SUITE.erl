@@ -9,7 +9,7 @@
 
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, poll/2, post/5, text/2, timed/1]).
 -import(megaphone_test_bosh_expect, [expect/2]).
--import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
+-import(megaphone_test_bosh_node, [arrived/3, caught_up/2, hasty/1, kind/1, where/1]).
 -import(megaphone_test_bosh_user, [abandon/1, finish/1, gone/2, idle/1, jid/1, login/1, login/3, message/2, messages/2, numbers/1, online/1, online/2, ping/1, send/2, send/3, session/1, settle/1, sockets/1, watched/2]).
 
 -type config() :: megaphone_test_bosh_node:config().
@@ -75,9 +75,8 @@ held_request_is_activity(Config) ->
 -spec inactive_client_is_ended(config()) -> term().
 inactive_client_is_ended(Config) ->
     {A, B} = watched(login(hasty(Config)), online(where(Config))),
-    A1 = idle(A),
-    {B1, After} = timed(fun() -> gone(B, jid(A)) end),
-    ?assert(After >= 700, After),
+    {{A1, B1}, After} = timed(fun() -> {idle(A), gone(B, jid(A))} end),
+    ?assert(After >= 900, After),
     {N, []} = numbers(A1),
     ?assertEqual(?NOT_FOUND, attributes(?END, ask(hd(sockets(A1)), session(A1), N))),
     finish(B1).
@@ -87,9 +86,11 @@ inactive_client_is_ended(Config) ->
 interrupted_connection_is_noticed(Config) ->
     {Wait, AtLeast} = expect(interrupted_connection_is_noticed, kind(Config)),
     {A, B} = watched(login(hasty(Config), anonymous, [{<<"wait">>, Wait}]), online(where(Config))),
-    A1 = settle(idle(A)),
-    ok = abandon(A1),
-    {B1, After} = timed(fun() -> gone(B, jid(A)) end),
+    A1 = idle(A),
+    {B1, After} = timed(fun() ->
+        ok = abandon(settle(A1)),
+        gone(B, jid(A))
+    end),
     ?assert(After >= AtLeast, After),
     finish(B1).
 
@@ -122,7 +123,9 @@ interrupted(Config) ->
     [A, B] = [online(where(Config)) || _ <- [1, 2]],
     A1 = settle(A),
     ok = abandon(A1),
-    {A1, idle(send(B, message(jid(A), "while you were away")))}.
+    B1 = idle(send(B, message(jid(A), "while you were away"))),
+    ok = caught_up(where(Config), jid(A)),
+    {A1, B1}.
 
 %% @doc What waits for a client when its session ends is kept for its user, who gets it at the next login.
 -spec stanza_left_behind_goes_offline(config()) -> term().
@@ -189,6 +192,7 @@ pause_too_long(Config) ->
 pause_keeps_what_waits(Config) ->
     [A, B] = [idle(online(where(Config))) || _ <- [1, 2]],
     B1 = idle(send(B, message(jid(A), "before the pause"))),
+    ok = caught_up(where(Config), jid(A)),
     {N, []} = numbers(A),
     Pause = paused(session(A), N, 5),
     ok = arrived(where(Config), session(A), N),
@@ -208,9 +212,12 @@ pause_keeps_what_waits(Config) ->
 -spec pause_postpones_the_end(config()) -> term().
 pause_postpones_the_end(Config) ->
     {A, B} = watched(login(hasty(Config)), online(where(Config))),
-    A1 = send(idle(A), [{<<"pause">>, 2}], []),
-    {B1, After} = timed(fun() -> gone(B, jid(A1)) end),
-    ?assert(After >= 1700, After),
+    A1 = idle(A),
+    {B1, After} = timed(fun() ->
+        Paused = send(A1, [{<<"pause">>, 2}], []),
+        gone(B, jid(Paused))
+    end),
+    ?assert(After >= 1900, After),
     finish(B1).
 
 %% @doc The next request ends a pause; after it the session has no more time than others.
@@ -221,9 +228,11 @@ pause_ends_with_a_request(Config) ->
     {N, []} = numbers(A1),
     _ = paused(session(A1), N, 10),
     ok = arrived(hasty(Config), session(A1), N),
-    ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], ping("ping")))),
-    {B1, After} = timed(fun() -> gone(B, jid(A1)) end),
-    ?assert(After >= 700 andalso After < 6000, After),
+    {B1, After} = timed(fun() ->
+        ?assertMatch([{xmlel, <<"iq">>, _, _}], elements(ask(connect(session(A1)), session(A1), N + 1, [], ping("ping")))),
+        gone(B, jid(A1))
+    end),
+    ?assert(After >= 900 andalso After < 8000, After),
     finish(B1).
 
 %% ---- polling ---------------------------------------------------------------------------------------------------

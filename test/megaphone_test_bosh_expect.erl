@@ -21,8 +21,8 @@ expect(overtaking_an_empty_request, mod_bosh) -> {1, never};
 expect(overtaking_an_empty_request, native) -> {60, served};
 expect(hold_of_zero, mod_bosh) -> {1, 900};
 expect(hold_of_zero, native) -> {60, 0};
-expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1700};
-expect(interrupted_connection_is_noticed, native) -> {60, 700};
+expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1900};
+expect(interrupted_connection_is_noticed, native) -> {60, 900};
 expect(held_request_repeated, mod_bosh) -> old_is_answered;
 expect(held_request_repeated, native) -> one_is_cut;
 %% A repeat of a held request is answered with the request itself: its attributes, and its stanzas if there is nothing else.

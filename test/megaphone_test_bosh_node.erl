@@ -9,9 +9,9 @@
 -import(megaphone_test_node, [address/2, call/4, handlers/0, listener/3]).
 
 %% In the test.
--export([all/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3]).
+-export([all/0, groups/1, start/2, stop/1, where/1, hasty/1, kind/1, arrived/3, caught_up/2]).
 %% In the node.
--export([knows/2]).
+-export([knows/2, caught_up/1]).
 -export_type([where/0, kind/0, config/0]).
 
 -type kind() :: mod_bosh | native.
@@ -123,3 +123,17 @@ numbers(Number) when is_integer(Number) -> [Number];
 numbers(Tuple) when is_tuple(Tuple) -> lists:flatmap(fun numbers/1, tuple_to_list(Tuple));
 numbers([Head | Tail]) -> numbers(Head) ++ numbers(Tail);
 numbers(_) -> [].
+
+%% ---- stanzas that have arrived ---------------------------------------------------------------------------------
+
+%% Waits until the client session of this address has dealt with all that was routed to it: what it sends is there for its
+%% client. It serves what comes in order, so it is asked something.
+-spec caught_up(where(), binary()) -> ok.
+caught_up(#{node := Node}, Jid) ->
+    call(Node, ?MODULE, caught_up, [Jid]).
+
+-spec caught_up(binary()) -> ok.
+caught_up(Jid) ->
+    {User, Host, Resource} = jid:tolower(jid:decode(Jid)),
+    _ = sys:get_status(ejabberd_sm:get_session_pid(User, Host, Resource)),
+    ok.
