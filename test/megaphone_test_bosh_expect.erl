@@ -13,7 +13,7 @@ expect(unknown_domain, mod_bosh) -> <<"internal-server-error">>;
 expect(unknown_domain, native) -> <<"host-unknown">>;
 %% The answers to the request that is held and to that which ends the session.
 expect(termination_is_answered, mod_bosh) -> [[<<"terminate">>, <<"other-request">>], [<<"terminate">>, undefined]];
-expect(termination_is_answered, native) -> [[<<"terminate">>, undefined], [undefined, undefined]];
+expect(termination_is_answered, native) -> [[<<"terminate">>, undefined], [<<"terminate">>, undefined]];
 expect(rid_too_old, mod_bosh) -> waits_for_its_end;
 expect(rid_too_old, native) -> ends_the_session;
 %% Where a case has to wait: the seconds that requests are held, and what comes of it.

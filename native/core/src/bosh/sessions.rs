@@ -317,3 +317,15 @@ impl<T: PartialEq, P> Shard<T, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        // A ticket of the NIF, and a process.
+        let size = size_of::<Option<Entry<[u64; 5], core::num::NonZeroUsize>>>();
+        assert!(size <= 488, "an entry takes {size} bytes");
+    }
+}

@@ -234,10 +234,12 @@ impl<T: PartialEq> Session<T> {
         if rid < self.next {
             return self.repeated(rid, ticket, now, effects);
         }
-        let at = self.parked.iter().position(|other| other.request.rid >= rid).unwrap_or(self.parked.len());
-        match self.parked.get_mut(at).filter(|other| other.request.rid == rid) {
-            Some(parked) => effects.extend(parked.ticket.replace(ticket).map(Effect::Drop)),
-            None => self.parked.insert(at, Parked { ticket: Some(ticket), request, text: text.into() }),
+        let text = if request.payload { text.into() } else { Box::default() };
+        let parked = Parked { ticket: Some(ticket), request, text };
+        if rid == self.next && self.parked.is_empty() && self.has_room(parked.text.len()) {
+            self.take(parked, now, effects);
+        } else {
+            self.park(parked, effects);
         }
         self.go_on(now, effects);
     }

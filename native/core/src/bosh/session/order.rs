@@ -1,5 +1,7 @@
 //! Requests are taken in the order of their numbers, and answered in that order.
 
+use std::sync::Arc;
+
 use super::super::answer::{Attributes, Condition, EMPTY, terminated};
 use super::{Answered, Begin, Effect, Effects, Held, Inbound, Parked, Phase, Session};
 use crate::bosh::Request;
@@ -35,6 +37,9 @@ impl<T: PartialEq> Session<T> {
     pub(super) fn go_on(&mut self, now: u64, effects: &mut Effects<T>) {
         while self.phase != Phase::Over && self.is_next_here() {
             let parked = self.parked.remove(0);
+            if self.parked.is_empty() {
+                self.parked = Vec::new(); // millions of sessions keep none
+            }
             self.take(parked, now, effects);
         }
         if self.phase != Phase::Over {
@@ -43,15 +48,30 @@ impl<T: PartialEq> Session<T> {
         }
     }
 
+    /// Keeps a request until its turn comes.
+    pub(super) fn park(&mut self, parked: Parked<T>, effects: &mut Effects<T>) {
+        let rid = parked.request.rid;
+        let at = self.parked.iter().position(|other| other.request.rid >= rid).unwrap_or(self.parked.len());
+        match self.parked.get_mut(at).filter(|other| other.request.rid == rid) {
+            Some(same) => effects.extend(std::mem::replace(same, parked).ticket.map(Effect::Drop)),
+            None => self.parked.insert(at, parked),
+        }
+    }
+
     fn is_next_here(&self) -> bool {
+        self.parked
+            .first()
+            .is_some_and(|first| first.request.rid == self.next && self.has_room(first.text.len()))
+    }
+
+    /// Whether a request with so many bytes of elements can be taken: the client session is not behind.
+    pub(super) fn has_room(&self, length: usize) -> bool {
         let waits: usize = self.inbox.iter().map(|inbound| inbound.text.len() + 1).sum();
-        self.parked.first().is_some_and(|first| {
-            first.request.rid == self.next && (waits == 0 || waits + first.text.len() <= MAX_BATCH_BYTES)
-        })
+        waits == 0 || waits + length <= MAX_BATCH_BYTES
     }
 
     /// Takes the request whose turn it is.
-    fn take(&mut self, parked: Parked<T>, now: u64, effects: &mut Effects<T>) {
+    pub(super) fn take(&mut self, parked: Parked<T>, now: u64, effects: &mut Effects<T>) {
         let Parked { ticket, mut request, text } = parked;
         let refused = match () {
             () if !self.is_key_right(&mut request) => Some(Condition::ItemNotFound),
@@ -131,7 +151,7 @@ impl<T: PartialEq> Session<T> {
             .map(|missing| Box::new((ack + 1, missing.at)));
     }
 
-    /// The client ends the session (XEP-0124, 13): the oldest request is told so, the others are answered with nothing.
+    /// The client ends the session (XEP-0124, 13): all are told so, the oldest with what there is to say.
     fn terminate(&mut self, now: u64, effects: &mut Effects<T>) {
         let oldest = self.held.first().map_or(self.next - 1, |held| held.rid);
         let mut attributes = self.attributes_for(oldest, now);
@@ -145,7 +165,8 @@ impl<T: PartialEq> Session<T> {
         let text = attributes.body(&payload);
         let mut tickets = self.held.drain(..).filter_map(|held| held.ticket);
         effects.extend(tickets.next().map(|ticket| Effect::Answer(ticket, Some(text.into()))));
-        effects.extend(tickets.map(|ticket| Effect::Answer(ticket, None)));
+        let told: Arc<[u8]> = terminated(None).into();
+        effects.extend(tickets.map(|ticket| Effect::Answer(ticket, Some(Arc::clone(&told)))));
         self.end(effects);
     }
 
@@ -188,6 +209,9 @@ impl<T: PartialEq> Session<T> {
     /// Answers the oldest request, with elements or without.
     fn answer(&mut self, with_payload: bool, now: u64, effects: &mut Effects<T>) {
         let held = self.held.remove(0);
+        if self.held.len() == 1 {
+            self.held.shrink_to_fit();
+        }
         let plain = self.creation.is_none() && !self.acks && self.report.is_none() && !with_payload;
         let (text, ended) = if plain {
             (None, false)

@@ -12,7 +12,7 @@ fn element(length: usize) -> String {
 fn a_client_that_ends_its_session_is_told_so_by_its_oldest_request_13() {
     let mut talk = Talk::held("");
     let answers = talk.request(12, "type='terminate'", "");
-    assert_eq!(answers, done(&[(11, TERMINATED), (12, NOTHING)]));
+    assert_eq!(answers, done(&[(11, TERMINATED), (12, TERMINATED)]));
     assert!(talk.has_ended());
     let mut talk = Talk::open("");
     assert_eq!(talk.request(11, "type='terminate'", ""), done(&[(11, TERMINATED)]));
@@ -26,7 +26,7 @@ fn a_client_that_ends_its_session_is_told_so_by_its_oldest_request_13() {
 fn a_request_that_ends_the_session_acknowledges_as_others_do() {
     let mut talk = Talk::held("ack='1'");
     let answers = talk.request(12, "type='terminate'", "");
-    assert_eq!(answers, done(&[(11, "ack='12' type='terminate'"), (12, NOTHING)]));
+    assert_eq!(answers, done(&[(11, "ack='12' type='terminate'"), (12, TERMINATED)]));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_request_that_ends_the_session_waits_for_its_turn_13() {
     let mut talk = Talk::open("");
     assert_eq!(talk.request(12, "type='terminate'", "<b/>"), []);
     let answers = talk.request(11, "", "<a/>");
-    assert_eq!(answers, done(&[(11, TERMINATED), (12, NOTHING)]));
+    assert_eq!(answers, done(&[(11, TERMINATED), (12, TERMINATED)]));
     assert_eq!(elements(&talk.batch()), ["<a/>", "<b/>"]);
 }
 
