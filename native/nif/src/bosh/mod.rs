@@ -358,17 +358,23 @@ fn bosh_peername<'a>(env: Env<'a>, socket: Term<'a>) -> NifResult<Term<'a>> {
 #[rustler::nif]
 fn bosh_tick(env: Env<'_>) -> Term<'_> {
     let mut beam = Beam::new(env);
-    let mut ended = Vec::new();
+    let (mut ended, mut deliveries) = (Vec::new(), Vec::new());
     let more = SESSIONS.tick(time(), BOSH_TIMERS_PER_CALL, &mut ended, |entry| {
         let mut effects = Effects::new();
         if entry.owner.is_some_and(|owner| !owner.local(env).is_some_and(|owner| owner.is_alive(env))) {
             entry.session.close(time(), &mut effects);
         }
         entry.session.tick(time(), &mut effects);
+        let activated = entry.session.take_batch(false, time(), &mut effects);
         perform(effects, &mut beam);
-        let activated = entry.session.take_batch(false, time(), &mut Effects::new());
-        events::Delivery::new(entry, activated).deliver(env);
+        if activated != Activated::Waits {
+            deliveries.push(events::Delivery::new(entry, activated));
+        }
     });
+    for delivery in deliveries {
+        // What takes long is announced when the request comes that brings it, and waits for that call.
+        delivery.deliver(env);
+    }
     for ended in ended {
         finish(env, Some(ended));
     }
