@@ -36,6 +36,9 @@ of_socket({Place, _Generation}) -> persistent_term:get({?MODULE, Place rem ?OWNE
 %% any: then the session gets them when what came before is paid for.
 -spec activate(socket(), undefined | p1_shaper:state()) -> ok | {error, closed}.
 activate(Socket, Shaper) ->
+    %% The generator that made the stream's id and the resource: 45 words of some 390 that the session keeps for the rest of its
+    %% life, to use them no more. If it does, another one is made.
+    _ = erase(rand_seed),
     case ask(Socket) of
         ok -> ok;
         large -> deliver(Socket);

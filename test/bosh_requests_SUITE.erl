@@ -7,7 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
--import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, left/1, poll/2, poll/3, post/5, text/2]).
+-import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, connect/1, content/1, created/1, created/2, elements/1, is_silent/1, left/1, poll/2, poll/3, post/3, post/5, text/2, timed/1]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [arrived/3, hasty/1, kind/1, where/1]).
 -import(megaphone_test_bosh_user, [abandon/1, finish/1, jid/1, login/1, message/2, messages/2, numbers/1, online/1, ping/1, send/2, session/1, settle/1, sockets/1]).
@@ -34,7 +34,7 @@ groups() -> megaphone_test_bosh_node:groups(cases()).
 cases() ->
     [
         unknown_session, rid_beyond_the_window, rid_too_old, overtaking_requests, overtaking_an_empty_request,
-        more_requests_than_are_held, held_request_repeated, early_request_repeated, answered_request_repeated,
+        pipelined_request, more_requests_than_are_held, held_request_repeated, early_request_repeated, answered_request_repeated,
         repeated_request_is_served_once, repeated_request_is_not_echoed, requests_are_acknowledged, missing_answer_is_reported,
         bad_weather
     ].
@@ -119,6 +119,17 @@ overtaking_an_empty_request(Config) ->
             %% The session ends as if its client did nothing.
             ?assertEqual(<<"terminate">>, attribute(<<"type">>, content(answer(Second))))
     end.
+
+%% @doc A request that is pipelined behind one that is held comes to the session at once: that one is answered for it.
+-spec pipelined_request(config()) -> term().
+pipelined_request(Config) ->
+    {Wait, Expected} = expect(pipelined_request, kind(Config)),
+    {Socket, Session} = created(where(Config), [{<<"wait">>, Wait}]),
+    ok = post(Socket, Session, 1),
+    ok = post(Socket, Session, 2, [], ?WRONG),
+    {Answers, Time} = timed(fun() -> [content(answer(Socket)) || _ <- [1, 2]] end),
+    ?assertMatch([?EMPTY, ?FAILURE], Answers),
+    ?assertEqual({Time, Expected}, {Time, if Time < 900 * Wait -> at_once; true -> late end}).
 
 %% @doc Of empty requests as many are held as was agreed, and the oldest is answered at once when there is another one.
 -spec more_requests_than_are_held(config()) -> term().

@@ -19,6 +19,8 @@ expect(rid_too_old, native) -> ends_the_session;
 %% Where a case has to wait: the seconds that requests are held, and what comes of it.
 expect(overtaking_an_empty_request, mod_bosh) -> {1, never};
 expect(overtaking_an_empty_request, native) -> {60, served};
+expect(pipelined_request, mod_bosh) -> {1, late};
+expect(pipelined_request, native) -> {60, at_once};
 expect(hold_of_zero, mod_bosh) -> {1, 900};
 expect(hold_of_zero, native) -> {60, 0};
 expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1900};

@@ -171,6 +171,10 @@ impl Io for Context<'_> {
         self.link.as_ref().is_some_and(|link| link.serves_xmpp())
     }
 
+    fn pipelines(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.pipelines())
+    }
+
     fn allows_origin(&self, origin: &[u8]) -> bool {
         self.websocket.allows(origin)
     }

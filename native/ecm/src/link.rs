@@ -77,6 +77,8 @@ pub(crate) struct Link {
     window: Option<u32>,
     /// The other end takes connections of kind XMPP.
     serves_xmpp: bool,
+    /// The other end wants to know of requests that wait behind others.
+    pipelines: bool,
     /// When something was last heard, and when it was last asked for.
     heard: Instant,
     pinged: Instant,
@@ -111,6 +113,7 @@ impl Link {
             written: 0,
             window: None,
             serves_xmpp: false,
+            pipelines: false,
             heard: now,
             pinged: now,
             ping: config.link_ping,
@@ -150,6 +153,11 @@ impl Link {
         self.serves_xmpp
     }
 
+    /// Whether the other end wants to know of requests that wait behind others.
+    pub(crate) fn pipelines(&self) -> bool {
+        self.pipelines
+    }
+
     /// Puts a frame into the output.
     pub(crate) fn send(&mut self, frame: &Frame<'_>) {
         frame.encode(&mut self.output);
@@ -165,6 +173,7 @@ impl Link {
             Frame::Hello(hello) => {
                 self.name = hello.name.escape_debug().to_string();
                 self.serves_xmpp = hello.features & Hello::XMPP != 0;
+                self.pipelines = hello.features & Hello::PIPELINE != 0;
                 handshake.hello(hello)?
             }
             Frame::Auth(payload) => handshake.auth(payload, &mut self.output)?,

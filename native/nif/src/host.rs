@@ -71,6 +71,8 @@ pub(crate) struct Beam<'a> {
     pub(crate) env: Env<'a>,
     /// Connections of requests that BOSH sessions were to answer, and that were closed.
     gone: Vec<(SocketId, Handle)>,
+    /// Connections of such requests behind which others wait.
+    hurried: Vec<(SocketId, Handle)>,
 }
 
 /// The table was told under its lock, a session has one of its own, and that comes first.
@@ -79,12 +81,15 @@ impl Drop for Beam<'_> {
         for (session, handle) in self.gone.drain(..) {
             crate::bosh::gone(session, &handle);
         }
+        for (session, handle) in std::mem::take(&mut self.hurried) {
+            crate::bosh::hurry(session, &handle, self);
+        }
     }
 }
 
 impl<'a> Beam<'a> {
     pub(crate) const fn new(env: Env<'a>) -> Self {
-        Self { env, gone: Vec::new() }
+        Self { env, gone: Vec::new(), hurried: Vec::new() }
     }
 
     /// The process that made the call.
@@ -136,6 +141,12 @@ impl Host for Beam<'_> {
         let Some(pid) = pid.local(self.env) else { return false };
         let at = pid.encode(self.env).hash_internal(0) as usize % WATCHER_COUNT;
         self.env.monitor(&WATCHERS[at], &pid).is_some()
+    }
+
+    fn hurry(&mut self, pid: Pid, handle: Handle) {
+        if let Some(session) = pid.session() {
+            self.hurried.push((session, handle));
+        }
     }
 
     fn is_process(&mut self, pid: Pid) -> bool {

@@ -97,6 +97,10 @@ pub trait Io {
     fn message(&mut self) {}
     /// A whole request is with the node.
     fn requested(&mut self) {}
+    /// Whether the node takes it to be told of requests that wait behind others.
+    fn pipelines(&self) -> bool {
+        false
+    }
     /// The first bytes of the node's answer have come.
     fn answered(&mut self) {}
 }
@@ -223,6 +227,8 @@ struct Work {
     scanned: usize,
     /// The request as it goes to the node: head, and a collected body.
     up: Vec<u8>,
+    /// The node was told that a request waits behind the one that it has.
+    told: bool,
     /// Bytes of `up` that were sent.
     up_sent: usize,
     /// Bytes of the body that the client has yet to send.

@@ -3,7 +3,7 @@
 use super::{Client, Io, Origin, Refusal, Stage};
 use crate::http::{self, Body, Head, chunked, response, rewrite};
 use crate::limits;
-use crate::link::{CloseReason, Frame, Kind, Open};
+use crate::link::{CloseReason, Frame, Kind, Open, ReadyMode};
 
 impl Client {
     /// Takes bytes of the client, at most [`Client::room`] of them. Cost: linear in them, and in what was held before
@@ -19,7 +19,7 @@ impl Client {
             // The usual case: whole requests, taken where they lie.
             let used = self.consume(bytes, io);
             self.keep(&bytes[used..], io);
-            return;
+            return self.tell_of_next(io);
         }
         let mut held = std::mem::take(&mut self.work().input);
         held.extend_from_slice(bytes);
@@ -27,6 +27,15 @@ impl Client {
         if used < held.len() && !self.is_ending() {
             held.drain(..used);
             self.work().input = held;
+        }
+        self.tell_of_next(io);
+    }
+
+    /// Tells the node of a request that waits for the answer to the one before: who holds a poll has no reason to any more.
+    fn tell_of_next(&mut self, io: &mut dyn Io) {
+        let waits = self.stage == Stage::Answer && !self.flags.answered && self.held_input() > 0;
+        if waits && self.unsent() == 0 && io.pipelines() && !std::mem::replace(&mut self.work().told, true) {
+            io.frame(&Frame::Ready { id: io.id(), mode: ReadyMode::Request });
         }
     }
 
@@ -161,6 +170,7 @@ impl Client {
         let work = self.work();
         work.up = up;
         work.up_sent = 0;
+        work.told = false;
         match head.body {
             Body::None | Body::Length(0) => return self.hand_over(Stage::Answer, io),
             Body::Length(length) => work.remaining = length,

@@ -22,6 +22,8 @@ struct World {
     /// WebSockets end here.
     ends_websocket: bool,
     refuses_origins: bool,
+    /// The node wants to know of requests that wait.
+    pipelines: bool,
     /// Kinds of virtual connections that were opened.
     opened: Vec<crate::link::Kind>,
     /// Whole requests that went to the node, and answers that began.
@@ -41,6 +43,7 @@ impl World {
             draining: false,
             ends_websocket: false,
             refuses_origins: false,
+            pipelines: false,
             opened: Vec::new(),
             counted: (0, 0),
             wire: Vec::new(),
@@ -101,6 +104,9 @@ impl Io for World {
     }
     fn serves_xmpp(&self) -> bool {
         self.ends_websocket && self.window.is_some()
+    }
+    fn pipelines(&self) -> bool {
+        self.pipelines
     }
     fn allows_origin(&self, _: &[u8]) -> bool {
         !self.refuses_origins
@@ -256,6 +262,33 @@ fn pipelining_is_bounded() {
     }
     assert_eq!(client.held_input(), limits::PIPELINE);
     assert!(world.sent().1.is_empty());
+}
+
+#[test]
+fn the_node_is_told_once_of_a_request_that_waits() {
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut world = World::new();
+    let mut client = asked(&mut world);
+    client.input(GET, &mut world);
+    assert_eq!(world.sent(), (names(&[]), vec![]), "a node that does not want to know");
+    let mut world = World::new();
+    world.pipelines = true;
+    let mut client = asked(&mut world);
+    client.input(&GET[..1], &mut world);
+    assert_eq!(world.sent(), (names(&["ready"]), vec![]));
+    client.input(&[&GET[1..], GET].concat(), &mut world);
+    assert_eq!(world.sent(), (names(&[]), vec![]));
+    // The second goes, and the third waits behind it.
+    client.data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &mut world);
+    client.ready(ReadyMode::Request, &mut world);
+    assert_eq!(world.sent(), (names(&["ready"]), GET.to_vec()));
+    client.data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &mut world);
+    client.ready(ReadyMode::Request, &mut world);
+    assert_eq!(world.sent(), (names(&[]), GET.to_vec()));
+    // An answer has begun: it comes without that.
+    client.data(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", &mut world);
+    client.input(GET, &mut world);
+    assert_eq!(world.sent(), (names(&[]), vec![]));
 }
 
 #[test]

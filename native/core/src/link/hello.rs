@@ -52,6 +52,9 @@ impl<'a> Hello<'a> {
     /// Feature bit of ejabberd's end: it serves connections of [`Kind::Xmpp`](super::Kind::Xmpp).
     pub const XMPP: u32 = 4;
 
+    /// Feature bit of ejabberd's end: it takes [`Frame::Ready`](super::Frame::Ready) for a request that waits behind another one.
+    pub const PIPELINE: u32 = 8;
+
     /// Writes the payload of the hello frame. A name over [`MAX_NAME`] bytes is cut at a character border.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let name = super::frame::cut(self.name, MAX_NAME);

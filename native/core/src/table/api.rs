@@ -468,6 +468,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 return Err(Closed);
             }
             shard.set_owner(place, Some(pid));
+            shard.tell_of_next(place, host);
             // It may have become active before it was named: what came since is for it.
             shard.advance(place, host);
             let effect = shard.finish(place);

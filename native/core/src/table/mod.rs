@@ -197,6 +197,10 @@ pub trait Host {
     /// lock of a shard, as [`Host::deliver`] is.
     fn abandon(&mut self, pid: Self::Pid, handle: Handle);
 
+    /// The client of a request that was taken whole has sent another one, which waits for the answer to this one. Called under
+    /// the lock of a shard, as [`Host::deliver`] is.
+    fn hurry(&mut self, _pid: Self::Pid, _handle: Handle) {}
+
     /// False for what owns connections without being a process: it does not die, and is sent nothing.
     fn is_process(&mut self, _pid: Self::Pid) -> bool {
         true

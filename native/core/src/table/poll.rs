@@ -8,7 +8,7 @@ use std::hash::Hash;
 use super::connection::Request;
 use super::input::Chunk;
 use super::shard::Shard;
-use super::slot::{Framing, Slot, Wire};
+use super::slot::{Bits, Framing, Slot, Wire};
 use super::{Closed, Handle, Host, SHARDS, Table};
 use crate::limits::MAX_HEAD;
 use crate::link::CloseReason;
@@ -135,10 +135,20 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
+    /// Tells the owner of a poll of the request that waits for its answer.
+    pub(super) fn tell_of_next<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, host: &mut H) {
+        let Some(handle) = self.handle(place) else { return };
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
+        if let Some(owner) = slot.owner.filter(|_| slot.flags.polled && slot.bits.has(Bits::NEXT_WAITS)) {
+            host.hurry(owner, handle);
+        }
+    }
+
     /// The request that was taken is answered. True: the next one is there.
     fn next_request(&mut self, place: u32) -> bool {
         let Some(slot) = self.slots.get_mut(place as usize) else { return false };
         slot.finish_request();
+        slot.bits.set(Bits::NEXT_WAITS, false);
         if let Request::Complete(size) = slot.request() {
             slot.queues().framing = Framing::unread(size);
             self.set_owner(place, None);

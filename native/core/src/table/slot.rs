@@ -137,6 +137,8 @@ impl Bits {
     pub(super) const TOUCHED: Self = Self(128);
     /// Its owner has asked for a batch.
     pub(super) const ASKED: Self = Self(256);
+    /// The client's next request waits, and nobody was told.
+    pub(super) const NEXT_WAITS: Self = Self(1024);
     /// The client came by TLS.
     pub(super) const TLS: Self = Self(512);
 

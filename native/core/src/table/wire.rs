@@ -14,7 +14,7 @@ use crate::limits::{
     SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
 };
 use crate::link::{
-    AuthError, CloseReason, Credentials, ErrorCode, Frame, Handshake, Hello, Kind, Open, Role,
+    AuthError, CloseReason, Credentials, ErrorCode, Frame, Handshake, Hello, Kind, Open, ReadyMode, Role,
 };
 use crate::sync::{Arc, Ordering};
 
@@ -171,7 +171,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 link.undelivered.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
-            // Ready goes the other way; the decoder lets no auth and no second hello through.
+            Frame::Ready { id, mode: ReadyMode::Request } => {
+                self.ready_frame(link, id, host);
+                Ok(())
+            }
+            // The decoder lets no auth and no second hello through.
             Frame::Ready { .. } | Frame::Auth(_) | Frame::Hello(_) => {
                 Err(format!("{} frame from this end of the link", frame.name()))
             }
@@ -312,6 +316,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         drop(shard);
         link.connections.fetch_sub(1, Ordering::Relaxed);
         if answered { Ok(()) } else { owe(link, &Frame::Close { id, reason: CloseReason::Normal }, host) }
+    }
+
+    /// The client has sent its next request already. Whoever holds its poll may answer that now.
+    fn ready_frame<H: Host<Pid = P, Chunk = C>>(&self, link: &Link<P>, id: u64, host: &mut H) {
+        let hash = self.key_hash(link.incarnation, id);
+        let mut shard = self.shard(Self::shard_of(hash));
+        let Some(place) = shard.find_wire(hash, link.incarnation, id) else { return };
+        if let Some(slot) = shard.slots.get_mut(place as usize) {
+            // The request may not be taken yet: then it is told with it.
+            slot.bits.set(Bits::NEXT_WAITS, true);
+        }
+        shard.tell_of_next(place, host);
     }
 
     fn window_frame<H: Host<Pid = P, Chunk = C>>(
@@ -460,8 +476,8 @@ fn bytes_of<P, C: Chunk>(action: &Action<P, C>) -> usize {
 fn hello(software: &str, served: Served) -> Hello<'_> {
     let name = &software[..software.floor_char_boundary(MAX_NAME)];
     let features = match served {
-        Served::Http => Hello::CREDIT,
-        Served::HttpAndXmpp => Hello::CREDIT | Hello::XMPP,
+        Served::Http => Hello::CREDIT | Hello::PIPELINE,
+        Served::HttpAndXmpp => Hello::CREDIT | Hello::PIPELINE | Hello::XMPP,
     };
     Hello { role: Role::Ejabberd, features, window: WINDOW, name }
 }

@@ -46,6 +46,17 @@ pub(crate) fn gone(session: SocketId, handle: &Handle) {
     let _ = SESSIONS.with_id(session, |entry| entry.session.gone(&waiter, time()));
 }
 
+/// A request waits behind one that a session holds. Called without locks.
+pub(crate) fn hurry(session: SocketId, handle: &Handle, beam: &mut Beam<'_>) {
+    let waiter = Waiter::Connection { handle: *handle, profile: 0, minor: 1, keep_alive: true };
+    let done = SESSIONS.with_id(session, |entry| {
+        let mut effects = Effects::new();
+        entry.session.hurry(&waiter, time(), &mut effects);
+        perform(effects, beam);
+    });
+    finish(beam.env, done.and_then(|((), ended)| ended));
+}
+
 /// What the session of a request, or nobody's, has made of it.
 enum Taken {
     Done,

@@ -327,6 +327,18 @@ impl<T: PartialEq> Session<T> {
         self.rest(now);
     }
 
+    /// Who waits has sent another request by the same connection, which comes when this one is answered (XEP-0124, 18): it is
+    /// as if that one had come, and this one is answered, if it is held, as are those before it.
+    pub fn hurry(&mut self, ticket: &T, now: u64, effects: &mut Effects<T>) {
+        let Some(at) = self.held.iter().position(|held| held.ticket.as_ref() == Some(ticket)) else { return };
+        if self.creation.is_none() {
+            for held in &mut self.held[..=at] {
+                held.deadline = held.deadline.min(now);
+            }
+            self.go_on(now, effects);
+        }
+    }
+
     /// A time is over: see [`Session::deadline`].
     pub fn tick(&mut self, now: u64, effects: &mut Effects<T>) {
         if self.idle_since.is_some_and(|since| since + u64::from(self.limit) * 1_000 <= now) {

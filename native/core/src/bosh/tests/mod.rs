@@ -201,6 +201,12 @@ impl Talk {
         self.session.gone(&ticket, self.now);
     }
 
+    fn hurry(&mut self, ticket: u32) -> Done {
+        let mut effects = Effects::new();
+        self.session.hurry(&ticket, self.now, &mut effects);
+        self.done(effects)
+    }
+
     fn tick(&mut self, now: u64) -> Done {
         self.now = now;
         let mut effects = Effects::new();

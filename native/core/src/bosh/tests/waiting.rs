@@ -165,3 +165,21 @@ fn a_connection_that_is_closed_after_its_request_has_moved_on_changes_nothing() 
     talk.gone(1);
     assert_eq!(talk.request_as(2, 11, "", ""), done(&[(2, "<a/>")]));
 }
+
+#[test]
+fn a_request_behind_which_another_one_waits_is_not_held_18() {
+    let mut talk = Talk::held("");
+    assert_eq!(talk.hurry(10), [], "nobody waits any more by that name");
+    assert_eq!(talk.hurry(11), done(&[(11, NOTHING)]));
+    // One whose turn has not come is held back for another reason.
+    assert_eq!(talk.empty(13), []);
+    assert_eq!(talk.hurry(13), []);
+    assert_eq!(talk.empty(12), done(&[(12, NOTHING)]));
+}
+
+#[test]
+fn the_first_answer_waits_for_the_features_though_another_request_waits() {
+    let mut talk = Talk::create("", SETTINGS);
+    assert_eq!(talk.hurry(10), []);
+    assert_eq!(talk.send(Item::Features(b"<stream:features/>")).len(), 1);
+}

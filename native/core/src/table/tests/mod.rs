@@ -19,6 +19,8 @@ pub(super) struct World {
     pub(super) monitored: HashSet<u32>,
     /// Processes of polls whose clients are gone.
     pub(super) abandoned: Vec<u32>,
+    /// Those behind which other requests wait.
+    pub(super) hurried: Vec<(u32, Handle)>,
     pub(super) millis: u32,
     /// How often something became busy after all was quiet.
     pub(super) busy: usize,
@@ -34,6 +36,10 @@ impl Host for World {
 
     fn abandon(&mut self, pid: u32, _handle: Handle) {
         self.abandoned.push(pid);
+    }
+
+    fn hurry(&mut self, pid: u32, handle: Handle) {
+        self.hurried.push((pid, handle));
     }
 
     fn is_alive(&mut self, pid: u32) -> bool {

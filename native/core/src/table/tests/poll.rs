@@ -3,6 +3,7 @@
 use super::link::{CONSUMER, Peer, REQUEST, close, data, open};
 use super::*;
 use crate::limits::SMALL_BODY;
+use crate::link::{Frame, ReadyMode};
 use crate::packet::Fields;
 
 const TARGETS: [&[u8]; 2] = [b"/bosh", b"/bosh/"];
@@ -96,6 +97,28 @@ fn a_request_is_taken_up_to_its_limit() {
         let given = peer.table.take_request(&handle, &mut Fields::new(), most, CONSUMER, 0, &mut peer.world);
         assert_eq!(given.expect("open").is_some(), taken);
     }
+}
+
+/// Who has taken a poll is told when its client's next request waits, and nobody else is.
+#[test]
+fn the_owner_of_a_poll_is_told_of_the_next_request() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    let ready = Frame::Ready { id: 1, mode: ReadyMode::Request };
+    peer.input(&[ready]);
+    peer.input(&[Frame::Ready { id: 2, mode: ReadyMode::Request }]);
+    assert_eq!(peer.world.hurried, [], "nothing is taken");
+    // It was taken after the word came: who is named as its owner is told.
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(peer.table.set_owner(&handle, 78, 0, &mut peer.world), Ok(()));
+    assert_eq!(std::mem::take(&mut peer.world.hurried), [(78, handle)]);
+    assert_eq!(peer.end(&handle), Ok(false));
+    peer.input(&[data(1, REQUEST)]);
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(peer.table.set_owner(&handle, 78, 0, &mut peer.world), Ok(()));
+    assert_eq!(peer.world.hurried, [], "the word was about another one");
+    peer.input(&[ready]);
+    assert_eq!(peer.world.hurried, [(78, handle)]);
 }
 
 /// One call answers a poll and ends it; what is said of the next request is true.
