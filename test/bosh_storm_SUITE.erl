@@ -1,5 +1,5 @@
 %% Native BOSH sessions at a real ejabberd where much goes wrong at once: clients of several connection managers, of which one
-%% dies, and very many who log in. MEGAPHONE_BOSH_LOGINS asks for more of them.
+%% dies; very many who log in; and those who mean harm. MEGAPHONE_BOSH_LOGINS and MEGAPHONE_BOSH_ATTACKS ask for more of them.
 -module(bosh_storm_SUITE).
 
 -compile([export_all, nowarn_export_all]).
@@ -19,12 +19,22 @@
 -define(CROWD, 50).
 %% Milliseconds for an answer to which a client has a right at once; `wait' is 60 s.
 -define(PROMPT, 5000).
+-define(ATTACKS, "2000").
+%% Attackers at the same time, each with an address of its own.
+-define(ATTACKERS, 12).
+%% Milliseconds for a message of the user beside them.
+-define(UNHARMED, 3000).
+%% Bytes, and processes, that may be there afterwards which were not there before.
+-define(MORE_MEMORY, 4_000_000).
+-define(MORE_PROCESSES, 5).
+%% Who makes as many sessions as he may.
+-define(FLOODER, {127, 0, 0, 99}).
 
 -spec suite() -> [tuple()].
 suite() -> [{timetrap, {seconds, 900}}].
 
 -spec all() -> [atom()].
-all() -> [two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections].
+all() -> [two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions].
 
 %% Sessions at the second listener end after some seconds in which their clients do nothing.
 -spec init_per_suite(config()) -> config().
@@ -121,3 +131,123 @@ logins_on_both_connections(Config) ->
     ?assertEqual(Count, length(Times)),
     ?assert(Overtaken >= Count div 2),
     ?assert(lists:last(Sorted) < ?PROMPT).
+
+%% ---- those who mean harm ---------------------------------------------------------------------------------------
+
+%% @doc Each kind of hostile request gets the answer that it must get; a user beside them is not held up, and afterwards nothing
+%% is left of it all.
+-spec hostile_requests(config()) -> term().
+hostile_requests(Config) ->
+    Count = number("MEGAPHONE_BOSH_ATTACKS", ?ATTACKS),
+    Where = #{node := Node} = where(3, Config),
+    Seed = erlang:system_time(millisecond),
+    Kinds = megaphone_test_bosh_attacks:kinds(),
+    %% All that is made once and kept is there then.
+    _ = beside_a_user(Where, fun(Victim) -> attacks(Where, Victim, Seed, 2 * length(Kinds)) end),
+    {Memory, Processes} = quiet(Node),
+    {{Messages, Longest}, Milliseconds} = megaphone_test_bosh:timed(fun() ->
+        beside_a_user(Where, fun(Victim) -> attacks(Where, Victim, Seed + Count, Count) end)
+    end),
+    {MemoryAfter, ProcessesAfter} = quiet(Node),
+    ct:pal(
+        "~b hostile BOSH requests of ~b kinds in ~b ms (seed ~b); the user beside them: ~b messages, the slowest took ~b ms; "
+        "memory ~b bytes before, ~b after; processes ~b, ~b",
+        [Count, length(Kinds), Milliseconds, Seed, Messages, Longest, Memory, MemoryAfter, Processes, ProcessesAfter]
+    ),
+    ?assert(Longest < ?UNHARMED),
+    ?assert(MemoryAfter < Memory + ?MORE_MEMORY),
+    ?assert(ProcessesAfter =< Processes + ?MORE_PROCESSES).
+
+%% All kinds in turn.
+-spec attacks(megaphone_test_bosh_node:where(), megaphone_test_bosh:session(), integer(), pos_integer()) -> term().
+attacks(Where, Victim, Seed, Count) ->
+    Kinds = megaphone_test_bosh_attacks:kinds(),
+    megaphone_test_bosh_crowd:each(?ATTACKERS, Count, fun(N) ->
+        _ = rand:seed(exsss, Seed + N),
+        Kind = lists:nth(N rem length(Kinds) + 1, Kinds),
+        try
+            ok = megaphone_test_bosh_attacks:attack(Kind, Where#{from => {127, 0, 0, 10 + N rem ?ATTACKERS}, victim => Victim})
+        catch
+            Class:Reason:Stack -> erlang:raise(Class, {Kind, Seed + N, Reason}, Stack)
+        end
+    end).
+
+%% When no session is there: what the node has then.
+-spec quiet(megaphone_test_node:node_info()) -> {pos_integer(), pos_integer()}.
+quiet(Node) ->
+    ok = wait_until(fun() -> sessions(Node) =:= 0 end),
+    ok = megaphone_test_node:assert_only_links(Node, 3),
+    call(Node, megaphone_test_bosh_attacks, measure, []).
+
+%% Does something while a user, in a process of his own, sends himself one message after the other and is brought each: how many,
+%% and how many milliseconds the slowest took.
+-spec beside_a_user(megaphone_test_bosh_node:where(), fun((megaphone_test_bosh:session()) -> term())) -> {pos_integer(), non_neg_integer()}.
+beside_a_user(Where, Fun) ->
+    Self = self(),
+    {Pid, MRef} = spawn_monitor(fun() ->
+        User = megaphone_test_bosh_user:online(Where),
+        Self ! {self(), megaphone_test_bosh_user:session(User)},
+        exit({chatted, chat(User, 0, 0)})
+    end),
+    {Pid, Session} = ?assertReceive({Pid, _}),
+    _ = Fun(Session),
+    Pid ! stop,
+    {_, _, _, _, {chatted, Chatted}} = ?assertReceive({'DOWN', MRef, process, Pid, _}),
+    Chatted.
+
+-spec chat(megaphone_test_bosh_user:user(), non_neg_integer(), non_neg_integer()) -> {non_neg_integer(), non_neg_integer()}.
+chat(User, Count, Longest) ->
+    receive
+        stop ->
+            ok = megaphone_test_bosh_user:finish(User),
+            {Count, Longest}
+    after 5 ->
+        Text = integer_to_binary(Count),
+        Message = megaphone_test_bosh_user:message(megaphone_test_bosh_user:jid(User), Text),
+        {{[Text], Later}, Time} = megaphone_test_bosh:timed(fun() ->
+            megaphone_test_bosh_user:messages(megaphone_test_bosh_user:send(User, Message), 1)
+        end),
+        chat(Later, Count + 1, max(Longest, Time))
+    end.
+
+%% @doc Of sessions that have not logged in an address may have 1,000 and not one more, which harms neither those nor others,
+%% and is over when they have ended.
+-spec a_flood_of_sessions(config()) -> term().
+a_flood_of_sessions(Config) ->
+    Where = where(1, Config),
+    Node = proplists:get_value(node, Config),
+    #{bosh_pending_per_address := Most} = call(Node, megaphone_nif, limits, []),
+    Flooder = Where#{from => ?FLOODER},
+    Create = fun(Socket) ->
+        {Session, Content} = megaphone_test_bosh:create(Socket, Flooder),
+        {Session, megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], Content)}
+    end,
+    Refused = [<<"terminate">>, <<"policy-violation">>],
+    Socket = megaphone_test_bosh:connect(Flooder),
+    Flood = fun() ->
+        Made = [Create(Socket) || _ <- lists:seq(1, Most)],
+        ?assertEqual([[undefined, undefined]], lists:usort([End || {_, End} <- Made])),
+        ?assertMatch([{_, Refused}, {_, Refused}], [Create(Socket), Create(Socket)]),
+        [Session || {Session, _} <- Made]
+    end,
+    Chatted = beside_a_user(Where, fun(_) ->
+        Sessions = Flood(),
+        ?assertEqual(Most + 1, sessions(Node)),
+        %% Another one logs in, which this address may not.
+        ok = megaphone_test_bosh_user:finish(megaphone_test_bosh_user:online(Where)),
+        %% A session that is there can be logged in with, and then has left its place to another.
+        [First | Others] = Sessions,
+        Success = megaphone_test_bosh:ask(Socket, First, 1, [], "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>"),
+        ?assertMatch([{xmlel, <<"success">>, _, _}], megaphone_test_bosh:elements(Success)),
+        {Late, [undefined, undefined]} = Create(Socket),
+        ?assertMatch({_, Refused}, Create(Socket)),
+        Ends = [
+            megaphone_test_bosh:attribute(<<"type">>, megaphone_test_bosh:ask(Socket, Session, N, [{<<"type">>, "terminate"}], []))
+         || {Session, N} <- [{First, 2}, {Late, 1} | [{Session, 1} || Session <- Others]]
+        ],
+        ?assertEqual([<<"terminate">>], lists:usort(Ends)),
+        ok = wait_until(fun() -> sessions(Node) =:= 1 end),
+        ok = megaphone_test_bosh_user:finish(megaphone_test_bosh_user:online(Flooder))
+    end),
+    ct:pal("the user beside ~b sessions: ~w (messages, ms of the slowest)", [Most, Chatted]),
+    ?assert(element(2, Chatted) < ?UNHARMED).
