@@ -27,6 +27,8 @@
 %% Bytes, and processes, that may be there afterwards which were not there before.
 -define(MORE_MEMORY, 4_000_000).
 -define(MORE_PROCESSES, 5).
+%% Bytes of the table of sessions, for timers of five minutes in steps of 100 ms, in 64 parts.
+-define(TABLE, 16_000_000).
 %% Who makes as many sessions as he may.
 -define(FLOODER, {127, 0, 0, 99}).
 
@@ -144,18 +146,19 @@ hostile_requests(Config) ->
     Kinds = megaphone_test_bosh_attacks:kinds(),
     %% All that is made once and kept is there then.
     _ = beside_a_user(Where, fun(Victim) -> attacks(Where, Victim, Seed, 2 * length(Kinds)) end),
-    {Memory, Processes} = quiet(Node),
+    {Memory, Processes, _} = quiet(Node),
     {{Messages, Longest}, Milliseconds} = megaphone_test_bosh:timed(fun() ->
         beside_a_user(Where, fun(Victim) -> attacks(Where, Victim, Seed + Count, Count) end)
     end),
-    {MemoryAfter, ProcessesAfter} = quiet(Node),
+    {MemoryAfter, ProcessesAfter, Table} = quiet(Node),
     ct:pal(
         "~b hostile BOSH requests of ~b kinds in ~b ms (seed ~b); the user beside them: ~b messages, the slowest took ~b ms; "
-        "memory ~b bytes before, ~b after; processes ~b, ~b",
-        [Count, length(Kinds), Milliseconds, Seed, Messages, Longest, Memory, MemoryAfter, Processes, ProcessesAfter]
+        "memory ~b bytes before, ~b after, and ~b of the table; processes ~b, ~b",
+        [Count, length(Kinds), Milliseconds, Seed, Messages, Longest, Memory, MemoryAfter, Table, Processes, ProcessesAfter]
     ),
     ?assert(Longest < ?UNHARMED),
     ?assert(MemoryAfter < Memory + ?MORE_MEMORY),
+    ?assert(Table < ?TABLE),
     ?assert(ProcessesAfter =< Processes + ?MORE_PROCESSES).
 
 %% All kinds in turn.
@@ -173,7 +176,7 @@ attacks(Where, Victim, Seed, Count) ->
     end).
 
 %% When no session is there: what the node has then.
--spec quiet(megaphone_test_node:node_info()) -> {pos_integer(), pos_integer()}.
+-spec quiet(megaphone_test_node:node_info()) -> {pos_integer(), pos_integer(), non_neg_integer()}.
 quiet(Node) ->
     ok = wait_until(fun() -> sessions(Node) =:= 0 end),
     ok = megaphone_test_node:assert_only_links(Node, 3),

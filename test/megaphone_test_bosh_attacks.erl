@@ -40,11 +40,13 @@ kinds() ->
         polls_too_hasty, large_before_login, many_elements_before_login, deep_before_login, stanza_before_login, nowhere, half_request, cut
     ].
 
-%% What is in the node: bytes that Erlang has, and processes.
--spec measure() -> {pos_integer(), pos_integer()}.
+%% What is in the node: bytes that Erlang has, those of the table of sessions aside; processes; and bytes of that table. It keeps
+%% the timers of sessions that have ended until their time has come, and is larger for that long.
+-spec measure() -> {pos_integer(), pos_integer(), non_neg_integer()}.
 measure() ->
     _ = [garbage_collect(Pid) || Pid <- processes()],
-    {erlang:memory(total), erlang:system_info(process_count)}.
+    #{memory := Table} = megaphone_nif:bosh_info(),
+    {erlang:memory(total) - Table, erlang:system_info(process_count), Table}.
 
 %% ---- helpers ---------------------------------------------------------------------------------------------------
 
