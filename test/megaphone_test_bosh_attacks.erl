@@ -6,7 +6,7 @@
 -include("megaphone_test.hrl").
 
 -import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, body/2, connect/1, content/1, created/1, created/2, elements/1, http/4, left/1, poll/3, text/2]).
--import(megaphone_test_bosh_user, [abandon/1, idle/1, jid/1, login/1, message/2, numbers/1, session/1, sockets/1]).
+-import(megaphone_test_bosh_user, [abandon/1, finish/1, idle/1, jid/1, login/1, message/2, numbers/1, session/1, sockets/1]).
 
 %% In the test.
 -export([kinds/0, attack/2]).
@@ -37,7 +37,8 @@ kinds() ->
     [
         rid_jump, rid_too_old, rid_hammered, sid_unknown, sid_in_capitals, sid_of_another, key_wrong, key_too_long, size_at_limit,
         size_beyond_limit, empty_body, malformed, too_deep, too_many_attributes, no_numbers, largest_numbers, pause_too_long,
-        polls_too_hasty, large_before_login, many_elements_before_login, deep_before_login, stanza_before_login, nowhere, half_request, cut
+        polls_too_hasty, large_before_login, many_elements_before_login, deep_before_login, stanza_before_login, large_and_early, large_creation, nowhere, half_request, cut,
+        many_stanzas
     ].
 
 %% What is in the node: bytes that Erlang has, those of the table of sessions aside; processes; and bytes of that table. It keeps
@@ -89,6 +90,12 @@ sized(#{sid := Sid, rid := Rid}, N, Size, Elements) ->
     Whole = fun(Text) -> body([{<<"rid">>, Rid + N}, {<<"sid">>, Sid}], Elements(Text)) end,
     Text = binary:copy(<<"x">>, Size - iolist_size(Whole(<<>>))),
     {Text, Whole(Text)}.
+
+%% A request that is longer than those who have not logged in may send.
+-spec large(megaphone_test_bosh:session(), integer()) -> iodata().
+large(Session, N) ->
+    Size = any([?MAX_STANZA_BEFORE_LOGIN + 1, 60_000, 100_000, ?MAX_STANZA]),
+    element(2, sized(Session, N, Size, fun(Text) -> ["<auth>", Text, "</auth>"] end)).
 
 %% The stream is ended with this error.
 -spec stream_error(binary(), megaphone_test_bosh:element()) -> ok.
@@ -220,10 +227,24 @@ attack(polls_too_hasty, Target) ->
 %% ---- before logging in -----------------------------------------------------------------------------------------
 attack(large_before_login, Target) ->
     {Socket, Session} = created(Target),
-    {_, Data} = sized(Session, 1, any([?MAX_STANZA_BEFORE_LOGIN + 1, 60_000, ?MAX_STANZA]), fun(Text) -> ["<auth>", Text, "</auth>"] end),
-    ok = http(Socket, "POST", [], Data),
-    ok = stream_error(<<"policy-violation">>, content(answer(Socket))),
+    ok = http(Socket, "POST", [], large(Session, 1)),
+    ?assertEqual(?POLICY, attributes(?END, content(answer(Socket)))),
     gone(Socket, Session, 2);
+attack(large_and_early, Target) ->
+    %% Nothing of this length is kept for a stranger, neither until its turn comes nor in the place of the next one.
+    {Socket, Session} = created(Target),
+    Held = poll(Session, 1, []),
+    Early = connect(Target),
+    ok = http(Early, "POST", [], large(Session, any([2, 3]))),
+    ?assertEqual(?POLICY, attributes(?END, content(answer(Early)))),
+    ?assertEqual([<<"terminate">>, <<"other-request">>], attributes(?END, content(answer(Held)))),
+    lists:foreach(fun gen_tcp:close/1, [Held, Early]),
+    gone(Socket, Session, 1);
+attack(large_creation, Target) ->
+    Usual = [{<<"rid">>, 1}, {<<"to">>, <<"localhost">>}, {<<"wait">>, 60}, {<<"hold">>, 1}],
+    #{status := 200} = Answer = once(Target, body(Usual, ["<auth>", binary:copy(<<"x">>, any([?MAX_STANZA_BEFORE_LOGIN, 100_000])), "</auth>"])),
+    ?assertEqual(?POLICY, attributes(?END, content(Answer))),
+    ok;
 attack(many_elements_before_login, Target) ->
     {Socket, Session} = created(Target),
     Many = binary:copy(<<"<a/>">>, any([?ELEMENTS_BEFORE_LOGIN, 1000])),
@@ -264,7 +285,18 @@ attack(cut, Target) ->
             ok = gen_tcp:close(Each)
         end,
         lists:zip([Socket, connect(Target)], Requests)
-    ).
+    );
+%% ---- after logging in ------------------------------------------------------------------------------------------
+attack(many_stanzas, Target) ->
+    %% As many pings as fit into a body; each is answered.
+    {_, User} = logged_in(Target),
+    Ping = iolist_to_binary(megaphone_test_bosh_user:ping("p")),
+    Count = any([1000, (?MAX_STANZA - 1000) div byte_size(Ping)]),
+    finish(pongs(megaphone_test_bosh_user:send(User, binary:copy(Ping, Count)), Count)).
+
+-spec pongs(User, non_neg_integer()) -> User when User :: megaphone_test_bosh_user:user().
+pongs(User, 0) -> User;
+pongs(User, Count) -> pongs(element(2, megaphone_test_bosh_user:await(User, <<"iq">>)), Count - 1).
 
 %% A user with no request held, and one of his connections.
 -spec logged_in(target()) -> {gen_tcp:socket(), megaphone_test_bosh_user:user()}.
