@@ -14,16 +14,18 @@
 %% As fxml has it, without its header.
 -type element() :: {xmlel, binary(), [{binary(), binary()}], [element() | {xmlcdata, binary()}]}.
 %% What the client must know of its session. `rid' is the number of the creation: others count from it.
--type session() :: #{port := inet:port_number(), host := binary(), sid := binary(), rid := pos_integer()}.
+-type session() :: #{port := inet:port_number(), from => inet:ip_address(), host := binary(), sid := binary(), rid := pos_integer()}.
 
 -define(HTTPBIND, <<"http://jabber.org/protocol/httpbind">>).
 -define(PATH, "/bosh").
 
 %% ---- HTTP ------------------------------------------------------------------------------------------------------
 
--spec connect(#{port := inet:port_number(), _ => _}) -> gen_tcp:socket().
-connect(#{port := Port}) ->
-    {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {nodelay, true}]),
+%% From an address of this machine, if one is named.
+-spec connect(#{port := inet:port_number(), from => inet:ip_address(), _ => _}) -> gen_tcp:socket().
+connect(#{port := Port} = Where) ->
+    Own = [{ip, From} || #{from := From} <- [Where]],
+    {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {nodelay, true} | Own]),
     Socket.
 
 -spec close(gen_tcp:socket()) -> ok.
@@ -184,7 +186,8 @@ create(Socket, #{port := Port} = Where, Own) ->
     Attributes = Own ++ [Each || {Name, _} = Each <- Usual, not lists:keymember(Name, 1, Own)],
     ok = http(Socket, "POST", [], body([Each || {_, Value} = Each <- Attributes, Value =/= undefined], [])),
     Content = content(answer(Socket)),
-    {#{port => Port, host => Host, sid => attribute(<<"sid">>, Content), rid => proplists:get_value(<<"rid">>, Attributes)}, Content}.
+    Session = #{port => Port, host => Host, sid => attribute(<<"sid">>, Content), rid => proplists:get_value(<<"rid">>, Attributes)},
+    {maps:merge(maps:with([from], Where), Session), Content}.
 
 %% A new session that is not logged in, and a connection.
 -spec created(map()) -> {gen_tcp:socket(), session()}.

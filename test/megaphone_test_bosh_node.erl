@@ -16,7 +16,11 @@
 
 -type kind() :: mod_bosh | native.
 -type config() :: [{atom(), term()}].
--type where() :: #{port := inet:port_number(), node := megaphone_test_node:node_info(), kind := kind(), host => binary()}.
+-type where() :: #{
+    port := inet:port_number(), node := megaphone_test_node:node_info(), kind := kind(), host => binary(), from => inet:ip_address(),
+    %% See megaphone_test_bosh_weather.
+    ports => [inet:port_number()], halfway => fun(() -> term())
+}.
 
 %% Of what is hasty, in seconds.
 -define(INACTIVITY, "1").

@@ -1,10 +1,13 @@
 %% A BOSH client in bad weather: requests and answers get lost, requests overtake each other and come twice. It and another
 %% user, who has no such trouble, send each other numbered messages. The same seed makes the same choices.
+%%
+%% With several `ports' each of its requests goes by one of them. `halfway' is done when half of its messages are sent and a
+%% request is on its way.
 -module(megaphone_test_bosh_weather).
 
 -include("megaphone_test.hrl").
 
--import(megaphone_test_bosh, [attribute/2, connect/1, content/2, elements/1, post/5, text/2]).
+-import(megaphone_test_bosh, [attribute/2, attributes/2, content/2, elements/1, post/5, text/2]).
 
 -export([run/3]).
 -export_type([trouble/0]).
@@ -59,11 +62,31 @@ text_to(User, Text) ->
 verdict(#state{other = Other} = State, Texts) ->
     {Heard, Later} = megaphone_test_bosh_user:messages(Other, ?COUNT),
     _ = megaphone_test_bosh_user:finish(Later),
-    case {Heard, heard(State)} of
+    case {Heard, heard(finish(State))} of
         {Texts, Texts} -> ok;
         {Texts, Wrong} -> {client_heard, Wrong};
         {Wrong, _} -> {other_heard, Wrong}
     end.
+
+%% Natively the session ends here, not by its time of inactivity: so it is still the one that was made. The last request may not
+%% come before two others.
+-spec finish(#state{}) -> #state{}.
+finish(#state{where = #{kind := mod_bosh}} = State) ->
+    State;
+finish(#state{open = [_, _ | _] = Open} = State) ->
+    Sent = [{N, Elements, sent_once(State, N, Elements, Sockets)} || {N, Elements, Sockets} <- Open],
+    finish(lists:foldl(fun read/2, State#state{open = []}, Sent));
+finish(#state{open = Open, next = N} = State) ->
+    Sockets = lists:append([sent_once(State, Each, Elements, Sockets) || {Each, Elements, Sockets} <- Open]),
+    Last = Sockets ++ sent(State, N, [{<<"type">>, "terminate"}], []),
+    Contents = [Content || Socket <- Last, {xmlel, _, _, _} = Content <- [content(Socket, ?DEADLINE)]],
+    [[<<"terminate">>, undefined]] = [End || Content <- Contents, [Type, _] = End <- [attributes([<<"type">>, <<"condition">>], Content)], Type =/= undefined],
+    lists:foreach(fun megaphone_test_bosh:close/1, Last),
+    State#state{open = [], answers = maps:merge(State#state.answers, maps:from_list(lists:enumerate(N, Contents)))}.
+
+-spec sent_once(#state{}, pos_integer(), iodata(), [gen_tcp:socket()]) -> [gen_tcp:socket()].
+sent_once(State, N, Elements, []) -> sent(State, N, Elements);
+sent_once(_State, _N, _Elements, Sockets) -> Sockets.
 
 %% In the order of the requests. What has no sender is an echo of the client's own; see megaphone_test_bosh_expect.
 -spec heard(#state{}) -> [binary() | undefined].
@@ -87,9 +110,21 @@ steps(State, Left) ->
 step(State, Left) ->
     Read = lists:foldl(fun read/2, State#state{open = []}, State#state.open),
     case [Content || Content <- maps:values(Read#state.answers), attribute(<<"type">>, Content) =:= <<"terminate">>] of
-        [] -> steps(repeat(request(say(Read))), Left - 1);
+        [] -> steps(repeat(halfway(request(say(Read)))), Left - 1);
         [End | _] -> {ended, End}
     end.
+
+-spec halfway(#state{}) -> #state{}.
+halfway(#state{where = #{halfway := Fun} = Where, own = Own, open = Open} = State) when length(Own) =< ?COUNT div 2 ->
+    case [Socket || {_, _, Sockets} <- Open, Socket <- Sockets] of
+        [] ->
+            State;
+        _ ->
+            _ = Fun(),
+            State#state{where = maps:remove(halfway, Where)}
+    end;
+halfway(State) ->
+    State.
 
 %% The other user says something, or not.
 -spec say(#state{}) -> #state{}.
@@ -135,11 +170,27 @@ trouble(answer_lost, State, N, Elements) ->
 
 %% Where requests may not overtake each other, this one has arrived now.
 -spec sent(#state{}, pos_integer(), iodata()) -> [gen_tcp:socket()].
-sent(#state{where = Where, session = Session}, N, Elements) ->
+sent(State, N, Elements) ->
+    sent(State, N, [], Elements).
+
+-spec sent(#state{}, pos_integer(), megaphone_test_bosh:attributes(), iodata()) -> [gen_tcp:socket()].
+sent(#state{where = Where, session = Session}, N, Attributes, Elements) ->
     Socket = connect(Where),
-    ok = post(Socket, Session, N, [], Elements),
+    ok = post(Socket, Session, N, Attributes, Elements),
     ok = megaphone_test_bosh_node:arrived(Where, Session, N),
     [Socket].
+
+%% By one of the ports at which somebody listens.
+-spec connect(megaphone_test_bosh_node:where()) -> gen_tcp:socket().
+connect(#{ports := Ports} = Where) ->
+    Port = lists:nth(rand:uniform(length(Ports)), Ports),
+    try
+        megaphone_test_bosh:connect(Where#{port := Port})
+    catch
+        error:{badmatch, {error, econnrefused}} -> connect(Where#{ports := lists:delete(Port, Ports)})
+    end;
+connect(Where) ->
+    megaphone_test_bosh:connect(Where).
 
 %% Looks for an answer by each of the connections of a request. Those that were cut are forgotten.
 -spec read({pos_integer(), iodata(), [gen_tcp:socket()]}, #state{}) -> #state{}.

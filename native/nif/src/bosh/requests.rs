@@ -112,7 +112,12 @@ fn take(waiter: Waiter, body: &[u8], unbounded: bool, beam: &mut Beam<'_>) -> Ta
     let Ok(request) = Request::parse(body, &XmlLimits::default()) else {
         return refused(waiter, 400, b"", beam);
     };
+    // Before logging in it may not even be kept until its turn comes: the client session would refuse it.
+    let is_long = body.len() > message_limits(false).0;
     let sid = match request.sid {
+        None if is_long => {
+            return refused(waiter, 200, &terminated(Some(Condition::PolicyViolation)), beam);
+        }
         None => return Taken::Create(request.to),
         Some(None) => return not_found(waiter, beam),
         Some(Some(sid)) => sid,
@@ -126,7 +131,11 @@ fn take(waiter: Waiter, body: &[u8], unbounded: bool, beam: &mut Beam<'_>) -> Ta
         {
             entry.session.close(time(), &mut effects);
         }
-        entry.session.request(request, body, waiter, time(), &mut effects);
+        if is_long && !entry.session.is_authenticated() {
+            entry.session.refuse(waiter, Condition::PolicyViolation, &mut effects);
+        } else {
+            entry.session.request(request, body, waiter, time(), &mut effects);
+        }
         if !here {
             entry.session.gone(&waiter, time());
         }

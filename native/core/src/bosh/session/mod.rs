@@ -227,8 +227,7 @@ impl<T: PartialEq> Session<T> {
     pub fn request(&mut self, request: Request, text: &[u8], ticket: T, now: u64, effects: &mut Effects<T>) {
         let rid = request.rid;
         if self.phase == Phase::Over || rid >= self.next + self.requests() {
-            effects.push(refusal(ticket, Condition::ItemNotFound));
-            return self.end(effects);
+            return self.refuse(ticket, Condition::ItemNotFound, effects);
         }
         self.active(now);
         if rid < self.next {
@@ -242,6 +241,12 @@ impl<T: PartialEq> Session<T> {
             self.park(parked, effects);
         }
         self.go_on(now, effects);
+    }
+
+    /// The client has sent what it may not send, whatever its number is: it is told so, and the session ends.
+    pub fn refuse(&mut self, ticket: T, condition: Condition, effects: &mut Effects<T>) {
+        effects.push(refusal(ticket, condition));
+        self.end(effects);
     }
 
     /// The client session asks for the next elements. `unbounded`: the caller has time for [`Activated::Large`] ones.

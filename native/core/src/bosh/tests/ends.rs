@@ -223,3 +223,14 @@ fn every_condition_has_an_answer() {
     }
     assert_eq!(short(Some(&terminated(None))), TERMINATED);
 }
+
+#[test]
+fn a_client_that_sends_what_it_may_not_is_told_so_and_others_that_the_session_has_ended() {
+    let mut talk = Talk::held("");
+    talk.request(13, "", "<a/>");
+    assert!(talk.waiting.insert(14));
+    let mut effects = Effects::new();
+    talk.session.refuse(14, Condition::PolicyViolation, &mut effects);
+    assert_eq!(talk.done(effects), done(&[(14, VIOLATION), (11, OTHER), (13, OTHER)]));
+    assert!(talk.has_ended());
+}
