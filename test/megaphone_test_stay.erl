@@ -1,4 +1,4 @@
-%% Users that stay: each a real client (test/clients/stay.mjs) that talks by BOSH or WebSocket, told what to do by a test.
+%% Users that stay: each a real client (test/clients/stay.mjs, or another one that is driven so) that talks by BOSH or WebSocket, told what to do by a test.
 -module(megaphone_test_stay).
 
 -include_lib("stdlib/include/assert.hrl").
@@ -6,7 +6,7 @@
 
 -import(megaphone_test_program, [await_line/2, await_line/3, await_exit/1, tell/2, text/2]).
 
--export([register/2, start/3, start/4, connected/2, assert_talk/3, leave/1]).
+-export([register/2, start/3, start/4, start_program/5, connected/2, assert_talk/3, leave/1]).
 -export_type([user/0]).
 
 -type user() :: {megaphone_test_program:program(), Jid :: binary()}.
@@ -29,8 +29,13 @@ start(Url, User, Options) ->
 %% The same, within so many milliseconds.
 -spec start(string(), string(), [string()], timeout()) -> user().
 start(Url, User, Options, Within) ->
+    start_program("stay.mjs", Url, User, Options, Within).
+
+%% The same with another program of test/clients.
+-spec start_program(string(), string(), string(), [string()], timeout()) -> user().
+start_program(Name, Url, User, Options, Within) ->
     Account = ["--url", Url, "--domain", "localhost", "--user", User, "--passwords", ?PASSWORD],
-    connected(megaphone_test_program:client("stay.mjs", Account ++ Options), Within).
+    connected(megaphone_test_program:client(Name, Account ++ Options), Within).
 
 %% The user behind a client when it has logged in, for the first time or anew.
 -spec connected(megaphone_test_program:program(), timeout()) -> user().

@@ -3,10 +3,10 @@
 // commands from its standard input. The end of the input ends it.
 
 import { createHash } from 'node:crypto';
-import { createInterface } from 'node:readline';
 import { performance } from 'node:perf_hooks';
-import { Client, bodyOf, stropheLog } from './lib/client.mjs';
+import { Client, bodiesOf, bodyOf, stropheLog } from './lib/client.mjs';
 import { EXIT, leave, number, overallDeadline, parse, passwords } from './lib/cli.mjs';
+import { obeyLines, tell } from './lib/commands.mjs';
 
 /** Characters of a message's body that are printed: a line stays short enough for whoever reads them. */
 const SHOWN = 1000;
@@ -16,17 +16,24 @@ const USAGE = `usage: stay.mjs --url URL --domain DOMAIN (--user NAME [--passwor
   --mechanism  scram (default), plain, ...
   --relogin    milliseconds after which a lost connection or failed login is tried again (default: never)
   --wait       seconds that a BOSH request is held (default 60)
+  --keepalive  the BOSH session outlives its page: for unload and restore
   --deadline   milliseconds for each step (default 15000)
   --give-up    seconds after which the program ends in any case (default 600)
 
 events, one JSON object a line, "event" first:
   connected {jid, mechanism, ms}   failed {error}       disconnected {reason}
-  message {from, body, length, sha256}   (body: its first 1,000 characters)
+  message {from, body, length, sha256, page}   (body: its first 1,000 characters; page: counts those of restore)
   presence {from, type}
   sent {to, id}                    pong {ms}            error {error}         bye
+  unloaded {page, bodies}          (the messages that came when the page had gone)    restored {jid, page}
 commands, one a line:
   send JID TEXT    large JID N (N characters)    presence [TYPE]    ping
+  join ROOM NICK   say ROOM TEXT                 part ROOM NICK
   login            disconnect (a clean end)      drop (connections cut, no goodbye)
+  unload           the page goes when its next request is out, and closes its connections; the session stays
+  restore          a new page goes on with the session
+  reload           both at once; the connections stay until the page's requests are answered
+  reload-cut       both, as unload does it
   kill (the process dies at once)                quit (clean end, then exit)`;
 
 const values = parse(USAGE, {
@@ -39,6 +46,7 @@ const values = parse(USAGE, {
   mechanism: { type: 'string', default: 'scram' },
   relogin: { type: 'string' },
   wait: { type: 'string', default: '60' },
+  keepalive: { type: 'boolean', default: false },
   deadline: { type: 'string', default: '15000' },
   'give-up': { type: 'string', default: '600' },
 }, ['url', 'domain']);
@@ -57,12 +65,12 @@ const settings = {
   resource: values.resource,
   mechanism: values.anonymous ? 'anonymous' : values.mechanism,
   wait: number(values, 'wait', { min: 1, max: 300 }),
+  keepalive: values.keepalive,
   deadline: number(values, 'deadline', { min: 1 }),
 };
 
-const tell = (event, details = {}) => process.stdout.write(`${JSON.stringify({ event, ...details })}\n`);
-
 let client = null;
+let page = 1;
 /** Set by the commands that end the connection on purpose: nothing is tried again then. */
 let wanted = true;
 let retry = null;
@@ -84,11 +92,19 @@ function received(stanza) {
     const body = bodyOf(stanza);
     if (body !== null) {
       const sha256 = createHash('sha256').update(body).digest('hex');
-      tell('message', { from, body: body.slice(0, SHOWN), length: body.length, sha256 });
+      tell('message', { from, body: body.slice(0, SHOWN), length: body.length, sha256, page });
     }
   } else if (stanza.tagName === 'presence') {
     tell('presence', { from, type: stanza.getAttribute('type') || 'available' });
   }
+}
+
+function watch(connected) {
+  connected.onStatus((status, reason) => {
+    if (status !== 'disconnected' || client !== connected) return;
+    tell('disconnected', { reason });
+    lost();
+  });
 }
 
 async function login() {
@@ -98,12 +114,6 @@ async function login() {
   const fresh = new Client(settings);
   client = fresh;
   fresh.onStanza(received);
-  let connected = false;
-  fresh.onStatus((status, reason) => {
-    if (status !== 'disconnected' || !connected || client !== fresh) return;
-    tell('disconnected', { reason });
-    lost();
-  });
   try {
     await fresh.login();
   } catch (error) {
@@ -112,7 +122,7 @@ async function login() {
     lost();
     return;
   }
-  connected = true;
+  watch(fresh);
   fresh.presence();
   tell('connected', { jid: fresh.jid, mechanism: fresh.mechanism, ms: Math.round(performance.now() - start) });
 }
@@ -126,10 +136,30 @@ async function end() {
   await leaving.disconnect();
 }
 
+function unload(cut) {
+  const leaving = client;
+  const number = page;
+  const bodies = [];
+  client = null;
+  leaving.unload(cut, (text) => bodies.push(...bodiesOf(text))).then(() => tell('unloaded', { page: number, bodies }));
+}
+
+function restore() {
+  page += 1;
+  client = new Client(settings);
+  client.onStanza(received);
+  watch(client);
+  client.restore();
+  tell('restored', { jid: client.jid, page });
+}
+
 const commands = {
   send: (to, ...words) => tell('sent', { to, id: client.message(to, words.join(' ')) }),
   large: (to, length) => tell('sent', { to, id: client.message(to, 'L'.repeat(Number(length))) }),
   presence: (type) => client.presence(type ? { type } : {}),
+  join: (room, nick) => client.join(room, nick),
+  say: (room, ...words) => client.say(room, words.join(' ')),
+  part: (room, nick) => client.presence({ to: `${room}/${nick}`, type: 'unavailable' }),
   ping: async () => tell('pong', { ms: Math.round(await client.ping()) }),
   login: () => {
     wanted = true;
@@ -142,39 +172,36 @@ const commands = {
     client = null;
     tell('disconnected', { reason: 'dropped' });
   },
+  unload: async () => {
+    // After its answer there is nothing under way, so a request follows.
+    await client.ping();
+    await client.nextRequest();
+    unload(true);
+  },
+  restore,
+  reload: () => {
+    unload(false);
+    restore();
+  },
+  'reload-cut': async () => {
+    await client.nextRequest();
+    unload(true);
+    restore();
+  },
   kill: () => process.kill(process.pid, 'SIGKILL'),
   quit: async () => {
     await end();
     input.close();
   },
 };
-const needConnection = new Set(['send', 'large', 'presence', 'ping', 'drop']);
+const needConnection = ['send', 'large', 'presence', 'join', 'say', 'part', 'ping', 'drop', 'unload', 'reload',
+  'reload-cut'];
 
-async function obey(line) {
-  const [name, ...words] = line.trim().split(' ');
-  if (name === '') return;
-  try {
-    if (!Object.hasOwn(commands, name)) throw new Error(`unknown command ${name}`);
-    if (needConnection.has(name) && client?.status !== 'connected') throw new Error(`${name}: not connected`);
-    await commands[name](...words);
-  } catch (error) {
-    tell('error', { error: error.message });
-  }
-}
-
-const input = createInterface({ input: process.stdin });
-// Commands are obeyed in their order, each after the one before has ended.
-let turn = login();
-input.on('line', (line) => {
-  // A death must not wait for its turn.
-  if (line.trim() === 'kill') commands.kill();
-  turn = turn.then(() => obey(line));
-});
-input.on('close', async () => {
-  await turn.catch(() => {});
-  await end().catch((error) => tell('error', { error: error.message }));
-  client?.drop();
-  if (stropheLog.length > 0 && process.env.XMPP_DEBUG) process.stderr.write(`${stropheLog.join('\n')}\n`);
-  tell('bye');
-  leave(EXIT.ok);
-});
+const input = obeyLines(commands, login(), (name) => !needConnection.includes(name) || ['connected', 'attached'].includes(client?.status),
+  async () => {
+    await end().catch((error) => tell('error', { error: error.message }));
+    client?.drop();
+    if (stropheLog.length > 0 && process.env.XMPP_DEBUG) process.stderr.write(`${stropheLog.join('\n')}\n`);
+    tell('bye');
+    leave(EXIT.ok);
+  });

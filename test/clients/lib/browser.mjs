@@ -1,5 +1,6 @@
 // What a browser gives Strophe.js and Node does not: an XMLHttpRequest whose connections are kept alive and
-// pooled for each client (a browser is one client), and WebCrypto under its global name on Node 18.
+// pooled for each client (a browser is one client), a sessionStorage that outlives a page, and WebCrypto under its
+// global name on Node 18.
 // Strophe's own Node build brings DOMParser (xmldom) and WebSocket (ws). The ready-made XMLHttpRequest packages
 // open a connection for each request, or lose a request whose reused connection is reset: both would hide just
 // what is to be tested here.
@@ -10,10 +11,24 @@ import { webcrypto } from 'node:crypto';
 
 globalThis.crypto ??= webcrypto;
 
+const stored = new Map();
+// Newer versions of Node have one of their own.
+Object.defineProperty(globalThis, 'sessionStorage', {
+  configurable: true,
+  value: {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, value) => { stored.set(key, String(value)); },
+    removeItem: (key) => { stored.delete(key); },
+  },
+});
+
 /** As many connections to one host as browsers allow themselves over HTTP/1.1. */
 const SOCKETS_PER_CLIENT = 6;
 
-/** Connection pools, by the fragment of the service URL: Strophe's requests carry nothing else of their client. */
+/**
+ * Connection pools and the requests that wait for answers, by the fragment of the service URL: Strophe's requests carry
+ * nothing else of their client.
+ */
 const pools = new Map();
 let lastClient = 0;
 
@@ -22,7 +37,7 @@ export function openPool(service) {
   const url = new URL(service);
   const id = `#client-${++lastClient}`;
   const { Agent } = url.protocol === 'https:' ? https : http;
-  pools.set(id, new Agent({ keepAlive: true, maxSockets: SOCKETS_PER_CLIENT }));
+  pools.set(id, { agent: new Agent({ keepAlive: true, maxSockets: SOCKETS_PER_CLIENT }), waiting: new Set() });
   url.hash = id;
   return url.href;
 }
@@ -30,8 +45,21 @@ export function openPool(service) {
 /** Closes the connections of a client's pool, idle or not. */
 export function closePool(service) {
   const { hash } = new URL(service);
-  pools.get(hash)?.destroy();
+  pools.get(hash)?.agent.destroy();
   pools.delete(hash);
+}
+
+/**
+ * The page of a client goes while requests wait: no answer has an effect any more. What comes all the same is called back with.
+ * `cut`: the connections are closed at once, as browsers do; otherwise they stay until the answers have come, as they do where
+ * others share them. The promise is kept when no answer can come any more.
+ */
+export async function unloadPool(service, cut, late) {
+  const { hash } = new URL(service);
+  const { agent, waiting } = pools.get(hash);
+  pools.delete(hash);
+  await Promise.all([...waiting].map((request) => request.orphan(cut, late)));
+  agent.destroy();
 }
 
 const UNSENT = 0;
@@ -51,12 +79,13 @@ class PooledXMLHttpRequest {
   #document = null;
   #target = null;
   #headers = {};
+  #late = null;
 
   open(method, service) {
     const url = new URL(service);
-    const agent = pools.get(url.hash);
-    if (!agent) throw new Error(`no open client has the service ${service}`);
-    this.#target = { url, method, agent };
+    const pool = pools.get(url.hash);
+    if (!pool) throw new Error(`no open client has the service ${service}`);
+    this.#target = { url, method, ...pool };
     this.#become(OPENED);
   }
 
@@ -65,13 +94,29 @@ class PooledXMLHttpRequest {
   }
 
   send(body) {
-    const { url, method, agent } = this.#target;
+    const { url, method, agent, waiting } = this.#target;
     const { request } = url.protocol === 'https:' ? https : http;
     const headers = { ...this.#headers, 'Content-Length': Buffer.byteLength(body) };
     this.#request = request(url, { method, agent, headers });
     this.#request.on('response', (response) => this.#receive(response));
     this.#request.on('error', () => this.#fail());
     this.#request.end(body);
+    waiting.add(this);
+  }
+
+  /** No page is there for the answer: see unloadPool. */
+  orphan(cut, late) {
+    const request = this.#request;
+    this.#late = late;
+    this.onreadystatechange = null;
+    return new Promise((resolve) => {
+      request.on('close', resolve);
+      request.on('error', resolve);
+      // The request itself goes out before.
+      if (!cut) return;
+      if (request.writableFinished) request.socket.end();
+      else request.on('finish', () => request.socket.end());
+    });
   }
 
   /** Ends the request. As in a browser the state is unsent afterwards and an answer has no effect any more. */
@@ -80,6 +125,7 @@ class PooledXMLHttpRequest {
     this.#request = null;
     this.readyState = UNSENT;
     this.status = 0;
+    this.#target?.waiting.delete(this);
     request?.destroy();
   }
 
@@ -110,6 +156,7 @@ class PooledXMLHttpRequest {
       if (!this.#request) return;
       this.responseText = Buffer.concat(chunks).toString('utf8');
       this.#become(DONE);
+      this.#late?.(this.responseText);
     });
     // The connection broke within the answer.
     response.on('error', () => this.#fail());
@@ -125,6 +172,7 @@ class PooledXMLHttpRequest {
 
   #become(state) {
     this.readyState = state;
+    if (state === DONE) this.#target.waiting.delete(this);
     this.onreadystatechange?.({ type: 'readystatechange' });
   }
 }

@@ -1,6 +1,6 @@
 // One XMPP user: Strophe.js behind promises. Every wait has a deadline and says what it waited for.
 
-import { closePool, openPool } from './browser.mjs';
+import { closePool, openPool, unloadPool } from './browser.mjs';
 // After browser.mjs: Strophe looks for the globals that it makes.
 import { $iq, $msg, $pres, Strophe } from 'strophe.js';
 
@@ -47,10 +47,11 @@ export function within(ms, what, promise) {
 export class Client {
   /**
    * url: BOSH (http, https) or WebSocket (ws, wss). user: the node part, or '' for an anonymous login.
-   * deadline: milliseconds for each single step. wait, hold: the BOSH session's own.
+   * deadline: milliseconds for each single step. wait, hold: the BOSH session's own. keepalive: the session is kept in
+   * sessionStorage, for restore().
    */
   constructor({ url, domain, user = '', password = '', resource = '', mechanism = 'scram', deadline = 15000,
-    wait = 60, hold = 1 }) {
+    wait = 60, hold = 1, keepalive = false }) {
     if (!(mechanism in MECHANISMS)) {
       throw new ClientError(`unknown mechanism ${mechanism}: one of ${mechanismNames.join(', ')}`);
     }
@@ -65,7 +66,7 @@ export class Client {
     this.listeners = new Set();
     this.statusListeners = new Set();
     this.status = 'new';
-    this.connection = new Strophe.Connection(this.service, { mechanisms: MECHANISMS[mechanism] });
+    this.connection = new Strophe.Connection(this.service, { mechanisms: MECHANISMS[mechanism], keepalive });
   }
 
   /** The full JID that the server gave. */
@@ -116,6 +117,35 @@ export class Client {
     }
   }
 
+  /** Goes on with the BOSH session that a page before this one has kept in sessionStorage. */
+  restore() {
+    this.connection.restore(this.bareJid, (status, reason) => this.#changed(status, reason), this.bosh.wait, this.bosh.hold);
+    this.connection.flush();
+  }
+
+  /**
+   * The page goes: nothing of Strophe runs any more. Calls back with the text of each answer that comes nevertheless; the
+   * promise is kept when none can come any more. `cut`: see unloadPool.
+   */
+  unload(cut, late) {
+    const { connection } = this;
+    connection.connect_callback = null;
+    clearTimeout(connection._idleTimeout);
+    connection.connected = false;
+    this.status = 'disconnected';
+    return unloadPool(this.service, cut, late);
+  }
+
+  /** Its next BOSH request is written. */
+  nextRequest() {
+    return within(this.deadline, `request of ${this.name}`, new Promise((resolve) => {
+      this.connection.rawOutput = () => {
+        this.connection.rawOutput = null;
+        resolve();
+      };
+    }));
+  }
+
   /** Sends a presence, available unless told. */
   presence(attributes = {}) {
     this.connection.send($pres(attributes));
@@ -127,6 +157,18 @@ export class Client {
     this.connection.send($msg({ to, type: 'chat', id }).c('body').t(body));
     this.connection.flush();
     return id;
+  }
+
+  /** Enters a room, which is made if it is not there. */
+  join(room, nick) {
+    this.connection.send($pres({ to: `${room}/${nick}` }).c('x', { xmlns: Strophe.NS.MUC }));
+    this.connection.flush();
+  }
+
+  /** Says something in a room. */
+  say(room, body) {
+    this.connection.send($msg({ to: room, type: 'groupchat' }).c('body').t(body));
+    this.connection.flush();
   }
 
   /** Asks a question (an iq builder) and gives the result element. */
@@ -207,7 +249,7 @@ export class Client {
     const name = STATUS_NAMES[status] ?? String(status);
     this.status = name;
     if (status === Status.AUTHENTICATING) this.usedMechanism = this.connection._sasl_mechanism?.mechname ?? null;
-    if (status === Status.CONNECTED) {
+    if (status === Status.CONNECTED || status === Status.ATTACHED) {
       this.usedMechanism = this.connection._sasl_mechanism?.mechname ?? this.usedMechanism;
       this.connection.addHandler((stanza) => this.#received(stanza), null, null, null, null, null);
     }
@@ -228,4 +270,10 @@ export function bodyOf(stanza) {
 /** The bare JID a stanza is from. */
 export function fromOf(stanza) {
   return Strophe.getBareJidFromJid(stanza.getAttribute('from') ?? '');
+}
+
+/** The texts of all messages in a BOSH answer. */
+export function bodiesOf(text) {
+  const answer = new DOMParser().parseFromString(text, 'text/xml').documentElement;
+  return [...answer.getElementsByTagName('message')].map(bodyOf).filter((body) => body !== null);
 }

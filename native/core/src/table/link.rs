@@ -14,11 +14,13 @@ pub(super) struct Intake {
     pub(super) decoder: Decoder,
     /// Until the link is open.
     pub(super) handshake: Option<Box<Handshake>>,
+    /// A connection that its client has closed right behind a request: the request is served before.
+    pub(super) closing: Option<u64>,
 }
 
 impl Intake {
     fn new(handshake: Handshake) -> Self {
-        Self { decoder: handshake.decoder(), handshake: Some(Box::new(handshake)) }
+        Self { decoder: handshake.decoder(), handshake: Some(Box::new(handshake)), closing: None }
     }
 }
 

@@ -103,9 +103,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if !input.is_empty() {
             intake.decoder.push(input);
         }
+        if let Some(id) = intake.closing.take()
+            && let Err(text) = self.close_frame(link, id, now, host)
+        {
+            link.stop(&Frame::Error { id: 0, code: ErrorCode::Protocol, text: &text }, host);
+            return InputEnd::Stop(text);
+        }
         let mut delivered = 0;
         for _ in 0..FRAMES_PER_CALL {
-            if actions.len() >= ACTIONS_PER_CALL || delivered >= DELIVERED_PER_CALL {
+            if intake.closing.is_some()
+                || actions.len() >= ACTIONS_PER_CALL
+                || delivered >= DELIVERED_PER_CALL
+            {
                 break;
             }
             let before = actions.len();
@@ -134,12 +143,18 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         actions: &mut Vec<Action<P, C>>,
         host: &mut H,
     ) -> Result<bool, (ErrorCode, String)> {
-        let Intake { decoder, handshake } = intake;
+        let Intake { decoder, handshake, closing } = intake;
         let Some(frame) = decoder.next().map_err(|error| (error.code(), error.to_string()))? else {
             decoder.release();
             return Ok(false);
         };
         let Some(opening) = handshake else {
+            if let Frame::Close { id, .. } = frame
+                && starts(link, id, actions)
+            {
+                *closing = Some(id);
+                return Ok(true);
+            }
             let verdict = self.frame(link, frame, now, actions, host);
             return verdict.map(|()| true).map_err(|text| (ErrorCode::Protocol, text));
         };
@@ -528,6 +543,12 @@ fn requests<P: Copy + Eq + Hash, C: Chunk, H: Host<Pid = P, Chunk = C>>(
         }
         Request::Bad(text) => Some(text),
     }
+}
+
+/// Whether the caller is yet to hear of a request on this connection. A client may say all it has to say and go: what it said
+/// counts, and a BOSH session would wait for a request that is missing.
+fn starts<P, C>(link: &Link<P>, id: u64, actions: &[Action<P, C>]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Start(handle) if (handle.link, handle.id) == (link.incarnation, id)))
 }
 
 /// Whether the request at the start of a connection's input needs a consumer; notes that one is being started.

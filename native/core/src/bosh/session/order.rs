@@ -151,18 +151,13 @@ impl<T: PartialEq> Session<T> {
             .map(|missing| Box::new((ack + 1, missing.at)));
     }
 
-    /// The client ends the session (XEP-0124, 13): all are told so, the oldest with what there is to say.
+    /// The client ends the session (XEP-0124, 13): all are told so. No element goes with it: clients do not look for one there,
+    /// so what is left is for others, or for later.
     fn terminate(&mut self, now: u64, effects: &mut Effects<T>) {
         let oldest = self.held.first().map_or(self.next - 1, |held| held.rid);
         let mut attributes = self.attributes_for(oldest, now);
-        let (payload, ended) = match &mut self.outbox {
-            Some(outbox) => outbox.take(0, &mut attributes),
-            None => (Vec::new(), false),
-        };
-        if !ended {
-            attributes.terminate(None);
-        }
-        let text = attributes.body(&payload);
+        attributes.terminate(None);
+        let text = attributes.body(&[]);
         let mut tickets = self.held.drain(..).filter_map(|held| held.ticket);
         effects.extend(tickets.next().map(|ticket| Effect::Answer(ticket, Some(text.into()))));
         let told: Arc<[u8]> = terminated(None).into();

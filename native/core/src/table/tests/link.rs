@@ -15,7 +15,7 @@ pub(super) struct Peer {
     decoder: Decoder,
 }
 
-fn encoded(frames: &[Frame<'_>]) -> Vec<u8> {
+pub(super) fn encoded(frames: &[Frame<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     frames.iter().for_each(|frame| frame.encode(&mut out));
     out
@@ -55,7 +55,7 @@ impl Peer {
         peer
     }
 
-    fn feed(&mut self, input: &[u8]) -> (Vec<Handle>, InputEnd) {
+    pub(super) fn feed(&mut self, input: &[u8]) -> (Vec<Handle>, InputEnd) {
         let (actions, end) = self.act(input);
         let starts = actions.into_iter().filter_map(|action| match action {
             Action::Start(handle) => Some(handle),

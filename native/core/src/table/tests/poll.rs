@@ -1,6 +1,6 @@
 //! Requests that are taken whole by a process that ends with its client.
 
-use super::link::{CONSUMER, Peer, REQUEST, close, data, open};
+use super::link::{CONSUMER, Peer, REQUEST, close, data, encoded, open};
 use super::*;
 use crate::limits::SMALL_BODY;
 use crate::link::{Frame, ReadyMode};
@@ -46,6 +46,23 @@ fn a_poll_is_taken_held_answered_and_ended() {
     let starts = peer.input(&[data(1, REQUEST)]);
     assert_eq!(starts, [handle], "the next request starts a consumer");
     assert_eq!(peer.table.abandoned(), 0);
+}
+
+/// A client that closes right behind its request has said what it has said: the request is served, and then it is gone.
+#[test]
+fn a_request_with_the_end_right_behind_it_is_served() {
+    let mut peer = Peer::new();
+    let frames = [open(1), open(2), data(2, b"GET"), data(1, REQUEST), close(2), close(1), open(1)];
+    let (starts, end) = peer.feed(&encoded(&frames));
+    let [handle] = starts[..] else { panic!("{starts:?}") };
+    assert_eq!((handle.id, end), (1, InputEnd::More));
+    assert_eq!(peer.take(&handle), Ok(Some(REQUEST.to_vec())));
+    assert_eq!(peer.world.abandoned, []);
+    assert_eq!(peer.feed(&encoded(&[data(1, REQUEST)])).1, InputEnd::Done);
+    assert_eq!(peer.world.abandoned, [CONSUMER]);
+    assert_eq!(peer.send(&handle, ANSWER), Err(Closed));
+    assert_eq!(peer.output(), ["close 2 Normal", "close 1 Normal"]);
+    assert_eq!(peer.table.stats().connections, 1, "the next of that number");
 }
 
 /// Only a POST with a body, for one of the paths, that is there to its last byte is a poll.
