@@ -69,9 +69,9 @@ rid_too_old(Config) ->
     [?assertMatch(?FAILURE, ask(Socket, Session, N, [], ?WRONG)) || N <- [1, 2, 3, 4, 5]],
     Old = poll(Session, 1),
     case expect(rid_too_old, kind(Config)) of
-        ends_the_session ->
+        is_refused ->
             ?assertEqual(?NOT_FOUND, attributes(?END, content(answer(Old)))),
-            ?assertEqual(?NOT_FOUND, attributes(?END, ask(Socket, Session, 6)));
+            ?assertMatch(?FAILURE, ask(Socket, Session, 6, [], ?WRONG));
         waits_for_its_end ->
             ?assertMatch(?FAILURE, ask(Socket, Session, 6, [], ?WRONG)),
             ?assert(is_silent(Old)),

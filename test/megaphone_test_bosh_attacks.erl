@@ -120,7 +120,7 @@ attack(rid_too_old, Target) ->
     {Socket, #{rid := Rid} = Session} = created(Target),
     [?assertMatch(?FAILURE, ask(Socket, Session, N, [], ?WRONG)) || N <- [1, 2, 3]],
     ?assertEqual(?NOT_FOUND, attributes(?END, ask(Socket, Session, any([1, 0, -1, -Rid]), [], ?WRONG))),
-    gone(Socket, Session, 4);
+    unharmed(Socket, Session, 4);
 attack(rid_hammered, Target) ->
     %% An early request and its repeats: one of them is answered, when its turn has come.
     {Socket, Session} = created(Target),

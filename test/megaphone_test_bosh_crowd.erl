@@ -117,6 +117,6 @@ take(#client{held = [{N, Socket} | Held], free = Free, sent = Sent, times = Time
 finish(Client) ->
     {First, Later} = take(ask([{<<"type">>, "terminate"}], [], Client)),
     {Second, Last} = take(Later),
-    [<<"terminate">>] = [Type || Content <- [First, Second], Type <- [attribute(<<"type">>, Content)], Type =/= undefined],
+    [<<"terminate">>] = lists:usort([Type || Content <- [First, Second], Type <- [attribute(<<"type">>, Content)], Type =/= undefined]),
     lists:foreach(fun megaphone_test_bosh:close/1, Last#client.free),
     Last.

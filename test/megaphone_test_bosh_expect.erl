@@ -15,7 +15,7 @@ expect(unknown_domain, native) -> <<"host-unknown">>;
 expect(termination_is_answered, mod_bosh) -> [[<<"terminate">>, <<"other-request">>], [<<"terminate">>, undefined]];
 expect(termination_is_answered, native) -> [[<<"terminate">>, undefined], [<<"terminate">>, undefined]];
 expect(rid_too_old, mod_bosh) -> waits_for_its_end;
-expect(rid_too_old, native) -> ends_the_session;
+expect(rid_too_old, native) -> is_refused;
 %% Where a case has to wait: the seconds that requests are held, and what comes of it.
 expect(overtaking_an_empty_request, mod_bosh) -> {1, never};
 expect(overtaking_an_empty_request, native) -> {60, served};

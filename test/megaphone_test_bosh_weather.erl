@@ -80,7 +80,7 @@ finish(#state{open = Open, next = N} = State) ->
     Sockets = lists:append([sent_once(State, Each, Elements, Sockets) || {Each, Elements, Sockets} <- Open]),
     Last = Sockets ++ sent(State, N, [{<<"type">>, "terminate"}], []),
     Contents = [Content || Socket <- Last, {xmlel, _, _, _} = Content <- [content(Socket, ?DEADLINE)]],
-    [[<<"terminate">>, undefined]] = [End || Content <- Contents, [Type, _] = End <- [attributes([<<"type">>, <<"condition">>], Content)], Type =/= undefined],
+    [[<<"terminate">>, undefined]] = lists:usort([End || Content <- Contents, [Type, _] = End <- [attributes([<<"type">>, <<"condition">>], Content)], Type =/= undefined]),
     lists:foreach(fun megaphone_test_bosh:close/1, Last),
     State#state{open = [], answers = maps:merge(State#state.answers, maps:from_list(lists:enumerate(N, Contents)))}.
 

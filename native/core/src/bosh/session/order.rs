@@ -21,10 +21,9 @@ impl<T: PartialEq> Session<T> {
             Some(answered) => {
                 effects.push(Effect::Answer(ticket, answered.text.clone()));
             }
-            None => {
-                effects.push(refusal(ticket, Condition::ItemNotFound));
-                self.end(effects);
-            }
+            // An error that ends the session for whoever reads it. A request that was late, or came by a stuck connection, when
+            // its repeat was answered long ago has nobody who does, and takes no session from its client.
+            None => effects.push(refusal(ticket, Condition::ItemNotFound)),
         }
     }
 

@@ -93,7 +93,7 @@ fn answers_that_have_arrived_are_not_kept_9_2() {
         talk.empty(12);
         talk.element("<b/>");
         talk.request(13, &format!("ack='{ack}'"), "");
-        let expected = if kept { vec![(1, "<b/>")] } else { vec![(1, NOT_FOUND), (13, OTHER)] };
+        let expected = if kept { vec![(1, "<b/>")] } else { vec![(1, NOT_FOUND)] };
         assert_eq!(talk.request_as(1, 12, "", ""), done(&expected), "ack {ack}");
     }
 }

@@ -55,10 +55,10 @@ fn the_window_moves_with_the_requests_that_are_taken_not_with_those_that_wait() 
 }
 
 #[test]
-fn a_number_below_the_first_one_ends_the_session_14_3() {
+fn a_number_below_the_first_one_is_not_found_14_3() {
     let mut talk = Talk::open("");
     assert_eq!(talk.empty(9), done(&[(9, NOT_FOUND)]));
-    assert!(talk.has_ended());
+    assert!(!talk.has_ended());
 }
 
 #[test]
@@ -137,24 +137,24 @@ fn as_many_answers_are_kept_as_a_client_may_have_requests_14_3() {
             let again = talk.request_as(1, rid, "", "");
             if back < kept {
                 assert_eq!(again, done(&[(1, &format!("<a n='{rid}'/>"))]));
-                assert!(!talk.has_ended());
             } else {
                 assert_eq!(again, done(&[(1, NOT_FOUND)]));
-                assert!(talk.has_ended());
             }
+            assert!(!talk.has_ended());
         }
     }
 }
 
 #[test]
-fn a_repeated_request_that_cannot_be_answered_ends_those_that_wait_14_3() {
+fn a_repeated_request_that_cannot_be_answered_disturbs_nobody_14_3() {
     let mut talk = Talk::held("");
     talk.empty(12);
     talk.empty(13);
     talk.empty(15);
-    assert_eq!(talk.request_as(1, 10, "", ""), done(&[(1, NOT_FOUND), (13, OTHER), (15, OTHER)]));
-    assert!(talk.has_ended());
-    assert_eq!(talk.session.deadline(), None);
+    assert_eq!(talk.request_as(1, 10, "", ""), done(&[(1, NOT_FOUND)]));
+    assert!(!talk.has_ended());
+    talk.empty(14);
+    assert_eq!(talk.element("<a/>"), done(&[(15, "<a/>")]));
 }
 
 #[test]

@@ -161,12 +161,13 @@ impl World {
 
     fn end(mut self) {
         assert_eq!(self.session.unsent().count(), 0);
-        let text = "<body rid='1'/>".to_owned();
+        let rid = 1 << 52;
+        let text = format!("<body rid='{rid}'/>");
         let ticket = self.tickets;
         self.fates.insert(ticket, Fate::Waits);
-        self.rids.insert(ticket, 1);
+        self.rids.insert(ticket, rid);
         self.given.clear();
-        // Too old: the session ends.
+        // Beyond the window: the session ends.
         let mut effects = Effects::new();
         self.session.request(parse(&text), text.as_bytes(), ticket, self.now, &mut effects);
         for effect in effects {
