@@ -196,13 +196,14 @@ between([Page | [[First | _] | _] = Later]) ->
 between(_) ->
     [].
 
-%% Numbered messages, two for each round trip, until there is word of the process. Gives the last number.
+%% Numbered messages, ten for each round trip, until there is word of the process. Gives the last number.
 send_until(Pid, {Sender, _} = User, Jid, Sent) ->
-    [ok = tell(Sender, ["send ", Jid, " n", integer_to_list(Sent + N)]) || N <- [1, 2]],
+    Last = Sent + 10,
+    [ok = tell(Sender, ["send ", Jid, " ", number(N)]) || N <- lists:seq(Sent + 1, Last)],
     settle(User),
     receive
-        {Pid, reloaded} -> Sent + 2
-    after 0 -> send_until(Pid, User, Jid, Sent + 2)
+        {Pid, reloaded} -> Last
+    after 0 -> send_until(Pid, User, Jid, Last)
     end.
 
 %% Those that came when a page had gone are the last ones of that page.
