@@ -36,7 +36,11 @@
 suite() -> [{timetrap, {seconds, 900}}].
 
 -spec all() -> [atom()].
-all() -> [two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions].
+all() ->
+    [
+        two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions,
+        backwards_on_one_connection
+    ].
 
 %% Sessions at the second listener end after some seconds in which their clients do nothing.
 -spec init_per_suite(config()) -> config().
@@ -94,13 +98,17 @@ two_connection_managers(Config) ->
 %% @doc The same when one of them is killed while requests are on their way, and in the same session.
 -spec a_connection_manager_is_killed(config()) -> term().
 a_connection_manager_is_killed(Config) ->
+    #{node := Node, port := Other} = Where = where(1, Config),
     in_bad_weather(fun() ->
-        {Ecm, Port} = ecm(address(proplists:get_value(node, Config), {megaphone, 1})),
+        {Ecm, Port} = ecm(address(Node, {megaphone, 1})),
         Kill = fun() ->
             ok = megaphone_test_program:signal(Ecm, "KILL"),
-            {137, _} = megaphone_test_program:await_exit(Ecm)
+            {137, _} = megaphone_test_program:await_exit(Ecm),
+            %% What it had sent has been read.
+            ok = wait_until(fun() -> maps:get(links, megaphone_test_node:stats(Node)) =:= 3 end),
+            [Other]
         end,
-        (where(1, Config))#{ports => [hd(proplists:get_value(ports, Config)), Port], halfway => Kill}
+        Where#{ports => [Other, Port], halfway => Kill}
     end).
 
 %% The client sends no request twice that was answered, so a session that was lost would be noticed: nobody makes another one.
@@ -254,3 +262,13 @@ a_flood_of_sessions(Config) ->
     end),
     ct:pal("the user beside ~b sessions: ~w (messages, ms of the slowest)", [Most, Chatted]),
     ?assert(element(2, Chatted) < ?UNHARMED).
+
+%% @doc A request that is sent before its predecessor on the same connection is in the way of that one: the time of inactivity
+%% ends the session, not `wait', and both are answered.
+-spec backwards_on_one_connection(config()) -> term().
+backwards_on_one_connection(Config) ->
+    {Socket, #{rid := Rid} = Session} = megaphone_test_bosh:created(where(3, Config)),
+    ok = gen_tcp:send(Socket, [megaphone_test_bosh:request(Session, Rid + N, []) || N <- [2, 1]]),
+    Ends = [megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], megaphone_test_bosh:content(megaphone_test_bosh:answer(Socket))) || _ <- [2, 1]],
+    ?assertEqual([[<<"terminate">>, Condition] || Condition <- [<<"other-request">>, <<"item-not-found">>]], Ends),
+    gen_tcp:close(Socket).
