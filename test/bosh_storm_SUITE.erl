@@ -13,7 +13,7 @@
 -type config() :: megaphone_test_bosh_node:config().
 
 %% Runs of the client in bad weather, besides the one with a new seed.
--define(SEEDS, [1, 2, 3, 4, 5]).
+-define(SEEDS, [1, 2, 3]).
 -define(LOGINS, "300").
 %% Clients that log in at the same time.
 -define(CROWD, 50).
