@@ -206,7 +206,10 @@ send_xml(Socket, {xmlstreamelement, #xmlel{name = <<"stream:error">>, children =
 send_xml(Socket, {xmlstreamelement, #xmlel{name = Name, attrs = Attrs} = El}) when
     Name =:= <<"message">>; Name =:= <<"presence">>; Name =:= <<"iq">>
 ->
-    send(Socket, element, El#xmlel{attrs = lists:keystore(<<"xmlns">>, 1, Attrs, {<<"xmlns">>, ?NS_CLIENT})});
+    Text = fxml:element_to_binary(El#xmlel{attrs = lists:keystore(<<"xmlns">>, 1, Attrs, {<<"xmlns">>, ?NS_CLIENT})}),
+    Sent = megaphone_nif:bosh_send(Socket, element, Text),
+    Sent =:= ok orelse refused(Text),
+    Sent;
 send_xml(Socket, {xmlstreamelement, El}) ->
     ok = learn(Socket, El),
     send(Socket, element, El);
@@ -224,6 +227,11 @@ send_xml(Socket, {xmlstreamraw, Data}) ->
 send(Socket, Kind, El) ->
     megaphone_nif:bosh_send(Socket, Kind, fxml:element_to_binary(El)).
 
+%% The client session ends by that, and what it was about to send is in no other place.
+-spec refused(binary()) -> term().
+refused(Text) ->
+    get(megaphone_bosh_resumable) =:= true orelse spawn(?MODULE, bounce, [self(), [Text]]).
+
 -spec attribute(binary(), [{binary(), binary()}]) -> binary().
 attribute(Name, Attrs) ->
     proplists:get_value(Name, Attrs, <<>>).
@@ -232,8 +240,9 @@ attribute(Name, Attrs) ->
 %% itself takes care of those that do not arrive.
 -spec learn(megaphone_nif:bosh_socket(), xmlel()) -> ok.
 learn(Socket, #xmlel{name = <<"success">>}) -> megaphone_nif:bosh_note(Socket, authenticated);
-learn(Socket, #xmlel{name = <<"enabled">>}) -> megaphone_nif:bosh_note(Socket, resumable);
-learn(Socket, #xmlel{name = <<"resumed">>}) -> megaphone_nif:bosh_note(Socket, resumable);
+learn(Socket, #xmlel{name = Name}) when Name =:= <<"enabled">>; Name =:= <<"resumed">> ->
+    _ = put(megaphone_bosh_resumable, true),
+    megaphone_nif:bosh_note(Socket, resumable);
 learn(_Socket, _El) -> ok.
 
 %% @doc The client has logged in by SASL and begins a new stream.

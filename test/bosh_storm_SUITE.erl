@@ -13,7 +13,7 @@
 -type config() :: megaphone_test_bosh_node:config().
 
 %% Runs of the client in bad weather, besides the one with a new seed.
--define(SEEDS, [1, 2, 3, 4, 5]).
+-define(SEEDS, [1, 2, 3]).
 -define(LOGINS, "300").
 %% Clients that log in at the same time.
 -define(CROWD, 50).
@@ -29,6 +29,9 @@
 -define(MORE_PROCESSES, 5).
 %% Bytes of the table of sessions, for timers of five minutes in steps of 100 ms, in 64 parts.
 -define(TABLE, 16_000_000).
+%% Messages that are more than BOSH_OUTBOX together: so many, and bytes.
+-define(LARGE_MESSAGES, 10).
+-define(LARGE, 500_000).
 %% Who makes as many sessions as he may.
 -define(FLOODER, {127, 0, 0, 99}).
 
@@ -36,7 +39,11 @@
 suite() -> [{timetrap, {seconds, 900}}].
 
 -spec all() -> [atom()].
-all() -> [two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions].
+all() ->
+    [
+        two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions, nothing_is_read,
+        backwards_on_one_connection
+    ].
 
 %% Sessions at the second listener end after some seconds in which their clients do nothing.
 -spec init_per_suite(config()) -> config().
@@ -94,13 +101,17 @@ two_connection_managers(Config) ->
 %% @doc The same when one of them is killed while requests are on their way, and in the same session.
 -spec a_connection_manager_is_killed(config()) -> term().
 a_connection_manager_is_killed(Config) ->
+    #{node := Node, port := Other} = Where = where(1, Config),
     in_bad_weather(fun() ->
-        {Ecm, Port} = ecm(address(proplists:get_value(node, Config), {megaphone, 1})),
+        {Ecm, Port} = ecm(address(Node, {megaphone, 1})),
         Kill = fun() ->
             ok = megaphone_test_program:signal(Ecm, "KILL"),
-            {137, _} = megaphone_test_program:await_exit(Ecm)
+            {137, _} = megaphone_test_program:await_exit(Ecm),
+            %% What it had sent has been read.
+            ok = wait_until(fun() -> maps:get(links, megaphone_test_node:stats(Node)) =:= 3 end),
+            [Other]
         end,
-        (where(1, Config))#{ports => [hd(proplists:get_value(ports, Config)), Port], halfway => Kill}
+        Where#{ports => [Other, Port], halfway => Kill}
     end).
 
 %% The client sends no request twice that was answered, so a session that was lost would be noticed: nobody makes another one.
@@ -254,3 +265,45 @@ a_flood_of_sessions(Config) ->
     end),
     ct:pal("the user beside ~b sessions: ~w (messages, ms of the slowest)", [Most, Chatted]),
     ?assert(element(2, Chatted) < ?UNHARMED).
+
+%% @doc Who reads nothing is ended when some MB wait for him. What he has not fetched by then, in order, comes back to its sender:
+%% no message is lost.
+-spec nothing_is_read(config()) -> term().
+nothing_is_read(Config) ->
+    Where = where(1, Config),
+    User = megaphone_test_bosh_user:idle(megaphone_test_bosh_user:login(Where)),
+    {N, []} = megaphone_test_bosh_user:numbers(User),
+    [Socket, _] = megaphone_test_bosh_user:sockets(User),
+    Texts = [<<Number, (binary:copy(<<"x">>, ?LARGE))/binary>> || Number <- lists:seq($a, $a + ?LARGE_MESSAGES - 1)],
+    Send = fun(Text, Sender) ->
+        Message = megaphone_test_bosh_user:message(megaphone_test_bosh_user:jid(User), Text),
+        Sent = megaphone_test_bosh_user:send(Sender, [Message, megaphone_test_bosh_user:ping("sent")]),
+        element(2, megaphone_test_bosh_user:await(Sent, <<"iq">>))
+    end,
+    Sender = lists:foldl(Send, megaphone_test_bosh_user:login(Where), Texts),
+    Fetched = fetched(Socket, megaphone_test_bosh_user:session(User), N),
+    {Returned, Last} = megaphone_test_bosh_user:messages(Sender, ?LARGE_MESSAGES - length(Fetched)),
+    ?assert(Texts =:= Fetched ++ lists:sort(Returned)),
+    ?assert(Returned =/= []),
+    ok = megaphone_test_bosh_user:abandon(User),
+    ok = megaphone_test_bosh_user:finish(Last).
+
+%% The texts of the messages that answers bring until the session ends.
+-spec fetched(gen_tcp:socket(), megaphone_test_bosh:session(), pos_integer()) -> [binary() | undefined].
+fetched(Socket, Session, N) ->
+    Content = megaphone_test_bosh:ask(Socket, Session, N),
+    Texts = [megaphone_test_bosh:text(<<"body">>, El) || {xmlel, <<"message">>, _, _} = El <- megaphone_test_bosh:elements(Content)],
+    case megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], Content) of
+        [undefined, undefined] -> Texts ++ fetched(Socket, Session, N + 1);
+        [<<"terminate">>, <<"remote-stream-error">>] -> Texts
+    end.
+
+%% @doc A request that is sent before its predecessor on the same connection is in the way of that one: the time of inactivity
+%% ends the session, not `wait', and both are answered.
+-spec backwards_on_one_connection(config()) -> term().
+backwards_on_one_connection(Config) ->
+    {Socket, #{rid := Rid} = Session} = megaphone_test_bosh:created(where(3, Config)),
+    ok = gen_tcp:send(Socket, [megaphone_test_bosh:request(Session, Rid + N, []) || N <- [2, 1]]),
+    Ends = [megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], megaphone_test_bosh:content(megaphone_test_bosh:answer(Socket))) || _ <- [2, 1]],
+    ?assertEqual([[<<"terminate">>, Condition] || Condition <- [<<"other-request">>, <<"item-not-found">>]], Ends),
+    gen_tcp:close(Socket).

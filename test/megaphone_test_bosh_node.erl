@@ -19,7 +19,7 @@
 -type where() :: #{
     port := inet:port_number(), node := megaphone_test_node:node_info(), kind := kind(), host => binary(), from => inet:ip_address(),
     %% See megaphone_test_bosh_weather.
-    ports => [inet:port_number()], halfway => fun(() -> term())
+    ports => [inet:port_number()], halfway => fun(() -> [inet:port_number(), ...])
 }.
 
 %% Of what is hasty, in seconds.
