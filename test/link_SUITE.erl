@@ -145,7 +145,7 @@ frames_that_break_the_protocol(Config) ->
         {"pong", frame(9, 0, <<"123456789">>)},
         {"drain", frame(10, 0, <<0>>)},
         {"drain", frame(10, 5, <<>>)},
-        {"ready", frame(11, 5, <<0>>)},
+        {"ready", frame(11, 5, <<1>>)},
         {"ready", frame(11, 5, <<2>>)},
         {"the other end", encode({error, 0, 0, <<"the ECM has had enough">>})}
     ],
