@@ -32,7 +32,7 @@ pub struct Settings {
 /// What is to be done with those who wait for answers.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<T> {
-    /// The answer, with status 200; `None` is the one that says nothing, [`EMPTY`].
+    /// The answer, with status 200; `None` is the one that says nothing, [`EMPTY`](super::EMPTY).
     Answer(T, Option<Arc<[u8]>>),
     /// The same request was sent once more: this one's connection is closed without an answer.
     Drop(T),
