@@ -43,6 +43,10 @@ names() ->
         {biggest_packet, cpu, "recv_packet: a head and the biggest body"},
         {elements_in_batches, cpu, "link_input: 64 kB of messages, as many elements as there may be"},
         {elements_for_an_owner, cpu, "activate: 16 kB of messages, as many elements as there may be"},
+        {bosh_bodies, cpu, "bosh_body: 8 kB, as many elements as there may be"},
+        {bosh_asked, cpu, "bosh_activate: 16 kB of bodies, as many elements as there may be"},
+        {bosh_sends, cpu, "bosh_send: the longest answer"},
+        {bosh_timers, cpu, "bosh_tick: sessions that end"},
         {opening, wall, "open: one owner of all"},
         {largest_message, wall, "deliver_large: 256 kB, 65,000 elements"},
         {owner_dies, wall, "death of the owner of all"},
@@ -190,6 +194,10 @@ times(opening, Connections) ->
     Owner = owner(10 * Connections),
     [receive {Owner, Longest} -> Longest end];
 times(elements_in_batches, _) -> bench_latency_messages:batches(?TIMES);
+times(bosh_bodies, _) -> bench_latency_bosh:bodies(?TIMES);
+times(bosh_asked, _) -> bench_latency_bosh:asked(?TIMES);
+times(bosh_sends, _) -> bench_latency_bosh:sends(?TIMES);
+times(bosh_timers, _) -> bench_latency_bosh:timers(7);
 times(elements_for_an_owner, _) -> bench_latency_messages:activate(?TIMES);
 times(largest_message, _) ->
     rested(),
