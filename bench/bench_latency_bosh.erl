@@ -58,10 +58,17 @@ timers(Times) ->
     [ok = megaphone_nif:bosh_activate(socket(Session)) || Session <- Sessions],
     %% A second after which they end, and a step.
     timer:sleep(1300),
-    Slices = [bench_thread:cpu(fun() -> megaphone_nif:bosh_tick() end) || _ <- lists:seq(1, Times)],
+    Slices = slices(),
     [receive {tcp_closed, Socket} -> ok end || {Socket, _} <- Sessions],
     ok = sys:resume(megaphone_bosh_clock),
-    [Time || {Time, {_, _}} <- Slices].
+    Slices.
+
+-spec slices() -> times().
+slices() ->
+    case bench_thread:cpu(fun() -> megaphone_nif:bosh_tick() end) of
+        {Time, {more, _}} -> [Time | slices()];
+        {Time, {done, 0}} -> [Time]
+    end.
 
 -spec small() -> pos_integer().
 small() -> maps:get(small_message, megaphone_nif:limits()).
