@@ -70,11 +70,16 @@ wrong_options_stop_the_start(Config) ->
         {listener(megaphone, 1, [Right, "backlog: -1"]), ["backlog"]},
         {listener(megaphone, 1, [Right, "accept_interval: x"]), ["accept_interval"]},
         {listener(megaphone, 1, [Right, "use_proxy_protocol: x"]), ["use_proxy_protocol"]},
+        {listener(megaphone, 1, [Right, "bosh: perhaps"]), ["bosh"]},
+        {listener(megaphone, 1, [Right, "max_inactivity: never ever"]), ["max_inactivity"]},
+        {listener(megaphone, 1, [Right, "max_pause: never ever"]), ["max_pause"]},
+        {listener(megaphone, 1, [Right, "max_concat: 0"]), ["max_concat"]},
+        {listener(megaphone, 1, [Right, "prebind: true"]), ["prebind", "mod_bosh"]},
         {"- port: 0\n  ip: \"nowhere\"\n  module: megaphone\n", ["ip"]},
         {"- port: 65536\n  module: megaphone\n", ["port"]},
         {"- module: megaphone\n", ["port"]},
         {"- port: 0\n  module: megaphon\n", ["megaphon"]},
-        {listener(megaphone, 1, [Right, "custom_headers: {A: b}", "tag: t", "supervisor: true", "send_timeout: infinity", "backlog: 5"]), started}
+        {listener(megaphone, 1, [Right, "custom_headers: {A: b}", "tag: t", "supervisor: true", "send_timeout: infinity", "backlog: 5", "bosh: native", "max_inactivity: 10", "max_pause: 1 minute", "max_concat: 7", "prebind: false"]), started}
     ],
     %% In two lines, because each start takes a second of one processor.
     Self = self(),
