@@ -96,12 +96,12 @@ without_secret_at_either_end(Config) ->
     Without = connect_raw(proplists:get_value(address, Config)),
     ok = send(Without, [hello(), open(7)]),
     ?assertMatch(
-        [{hello, 2, 1, _, 7, _}, {auth, _}, {error, 0, 6, <<"ejabberd demands a secret", _/binary>>}],
+        [{hello, 2, 1, _, 15, _}, {auth, _}, {error, 0, 6, <<"ejabberd demands a secret", _/binary>>}],
         await_close(Without)
     ),
     With = connect_raw(proplists:get_value(open_address, Config)),
     ok = send(With, [{hello, 1, 1, 131072, 3, <<"x">>}, {auth, <<1, 0:256>>}]),
-    ?assertMatch([{hello, 2, 1, _, 5, _}, {error, 0, 6, <<"the other end demands a secret", _/binary>>}], await_close(With)).
+    ?assertMatch([{hello, 2, 1, _, 13, _}, {error, 0, 6, <<"the other end demands a secret", _/binary>>}], await_close(With)).
 
 a_proof_is_good_for_one_link(Config) ->
     %% A proof that was seen on one link opens no other.
@@ -278,7 +278,7 @@ unix_sockets_serve_their_own_user(Config) ->
     Socket = proplists:get_value(socket, Config),
     Own = connect_raw({{local, Socket}, 0}),
     ok = send(Own, hello()),
-    ?assertMatch({hello, 2, 1, _, 5, _}, next(Own)),
+    ?assertMatch({hello, 2, 1, _, 13, _}, next(Own)),
     ?assertMatch({200, _, _}, ask(Own, 1, "/test/echo")),
     ok = disconnect(Own),
     case {os:find_executable("setpriv"), string:trim(os:cmd("id -u"))} of
