@@ -32,6 +32,7 @@
     talked := bench_users_node:parts(),
     gone := bench_users_node:parts(),
     tables := #{atom() => non_neg_integer()},
+    allocators := #{atom() => {Held :: non_neg_integer(), Used :: non_neg_integer()}},
     sweeper := #{atom() => term()},
     generator_rss := non_neg_integer(),
     login := #{atom() => number()},
@@ -114,6 +115,7 @@ measure(Kind, #plan{users = Users, node = Settings} = Plan) ->
     ok = bench_program:watch([Generator], Plan#plan.idle * 1000),
     Idle = parts(Node),
     Tables = all_there(Users, Node),
+    Allocators = bench_vm:call(Node, bench_users_node, allocators, []),
     bench_vm:say("idle: ~ts", [in_words(Idle)]),
     OwnRss = bench_program:rss(OwnPid),
     Chat = chat(Generator, OsPid, Plan),
@@ -123,7 +125,7 @@ measure(Kind, #plan{users = Users, node = Settings} = Plan) ->
     ok = bench_program:stop(Generator),
     ok = released(Empty, Node),
     Outcome = #{
-        users => Users, curve => Curve, empty => Empty, idle => Idle, talked => Talked, gone => parts(Node), tables => Tables,
+        users => Users, curve => Curve, empty => Empty, idle => Idle, talked => Talked, gone => parts(Node), tables => Tables, allocators => Allocators,
         sweeper => bench_vm:call(Node, bench_users_node, sweeper, []), generator_rss => OwnRss, login => Login, chat => Chat,
         leave => Leave, complaints => bench_users_node:complaints(Ejabberd)
     },

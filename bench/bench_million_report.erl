@@ -22,15 +22,16 @@ report(Results, Sizes) ->
         sizes => Sizes,
         results => maps:from_list([{list_to_binary(Kind), json(Outcome)} || {Kind, Outcome} <- Results]),
         goals => lists:append([goals(Kind, Outcome, Sizes) || {Kind, Outcome} <- Results]),
-        tables => lists:append([memory(Kind, Outcome, Sizes) || {Kind, Outcome} <- Results]) ++ [work(Results), messages(Results, Sizes), complaints(Results)],
+        tables => lists:append([memory(Kind, Outcome, Sizes) ++ [allocators(Kind, Outcome)] || {Kind, Outcome} <- Results]) ++ [work(Results), messages(Results, Sizes), complaints(Results)],
         charts => [chart(Kind, Outcome) || {Kind, Outcome} <- Results]
     }.
 
 -spec json(bench_million:outcome()) -> bench_json:json().
-json(#{users := Users, empty := Empty, idle := Idle, curve := Curve, sweeper := Sweeper, complaints := Complaints} = Outcome) ->
+json(#{users := Users, empty := Empty, idle := Idle, curve := Curve, sweeper := Sweeper, allocators := Allocators, complaints := Complaints} = Outcome) ->
     Outcome#{
         per_user => maps:map(fun(Key, Bytes) -> (Bytes - maps:get(Key, Empty)) / Users end, Idle),
         curve := thinned(Curve),
+        allocators := maps:map(fun(_, {Held, Used}) -> #{held => Held, used => Used} end, Allocators),
         sweeper := maps:filter(fun(_, Value) -> is_integer(Value) end, Sweeper),
         complaints := length(Complaints)
     }.
@@ -65,6 +66,18 @@ memory(Kind, #{users := Users, empty := Empty, idle := Idle, talked := Talked, g
             ] ++ [["share of the goal for a million", megabytes(maps:get(Kind, ?GOALS) * 1.0e9 * Users / ?MILLION), bench_report:thousands(round(maps:get(Kind, ?GOALS) * 1000))]]
         }
     ].
+
+%% Those that hold something to speak of.
+-spec allocators(string(), bench_million:outcome()) -> bench_report:table().
+allocators(Kind, #{users := Users, allocators := Allocators}) ->
+    {
+        [Kind, ": what allocators hold while all are idle, kB of each user"],
+        ["allocator", "in use", "not in use"],
+        [
+            [atom_to_list(Name), kilobytes(Used / Users), kilobytes((Held - Used) / Users)]
+         || {Name, {Held, Used}} <- lists:sort(maps:to_list(Allocators)), Held > 100 * Users
+        ]
+    }.
 
 -spec label(#{atom() => bench_json:json()}) -> iodata().
 label(#{idle_memory := Memory, vm_options := Vm, idle_seconds := Idle, links := Links, wait := Wait}) ->
@@ -104,13 +117,22 @@ messages(Results, #{messages_per_second := Rate, chat_seconds := Seconds}) ->
 -spec complaints([{string(), bench_million:outcome()}]) -> bench_report:table().
 complaints(Results) ->
     {
-        "All have left, and nothing of them is there. Lines of warnings and errors in ejabberd's log",
+        "All have left, and nothing of them is there. Warnings and errors in ejabberd's log, by their beginnings",
         ["", "lines"],
         lists:append([
-            [[Kind, integer_to_list(length(Lines))] | [["  " ++ unicode:characters_to_list(string:slice(Line, 0, 160)), ""] || Line <- lists:sublist(Lines, 5)]]
+            [[Kind, integer_to_list(length(Lines))] | [["  " ++ Text, integer_to_list(Count)] || {Text, Count} <- lists:sort(maps:to_list(beginnings(Lines)))]]
          || {Kind, #{complaints := Lines}} <- Results
         ])
     }.
+
+%% What is left of each line without its time and process, cut where it begins to differ from others.
+-spec beginnings([binary()]) -> #{string() => pos_integer()}.
+beginnings(Lines) ->
+    Begin = fun(Line) ->
+        Text = re:replace(Line, "^\\S+ \\S+ |<[0-9.]+>@?\\S* ?", "", [global, {return, list}]),
+        string:slice(re:replace(Text, "[0-9]+", "N", [global, {return, list}]), 0, 60)
+    end,
+    lists:foldl(fun(Line, Counts) -> maps:update_with(Begin(Line), fun(Count) -> Count + 1 end, 1, Counts) end, #{}, Lines).
 
 -spec chart(string(), bench_million:outcome()) -> bench_svg:curve().
 chart(Kind, #{users := Users, curve := Curve, idle := Idle}) ->

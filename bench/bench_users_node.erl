@@ -4,7 +4,7 @@
 
 -export([start/3, stop/1]).
 %% In the node.
--export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0, parts/0, left/0, complaints/1]).
+-export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0, parts/0, allocators/0, left/0, complaints/1]).
 -export_type([settings/0, ejabberd/0, snapshot/0, parts/0]).
 
 -type settings() :: #{
@@ -233,7 +233,7 @@ sweeper() ->
 snapshot() ->
     Memory = maps:from_list(erlang:memory()),
     Rss = bench_vm:rss(),
-    Allocators = maps:from_list([{Name, allocator(Name)} || Name <- erlang:system_info(alloc_util_allocators)]),
+    Allocators = allocators(),
     Pids = processes(),
     #{
         rss => Rss,
@@ -244,6 +244,12 @@ snapshot() ->
         kinds => lists:foldl(fun count/2, #{}, Pids),
         table => table()
     }.
+
+%% @private
+%% @doc Of each allocator, bytes that it holds, and that are in use.
+-spec allocators() -> #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}}.
+allocators() ->
+    maps:from_list([{Name, allocator(Name)} || Name <- erlang:system_info(alloc_util_allocators)]).
 
 -spec allocator(atom()) -> {non_neg_integer(), non_neg_integer()}.
 allocator(Name) ->
