@@ -89,7 +89,7 @@ plan(#{quick := Quick, settings := Settings}) ->
         users = Users,
         links = Number("links", "4", "2"),
         pace = Number("pace", "1500", "500"),
-        at_once = Number("at-once", "500", "100"),
+        at_once = Number("at-once", "200", "100"),
         wait = Number("wait", "300", "2"),
         idle = Number("idle-seconds", "15", "3"),
         seconds = Number("chat-seconds", "30", "5"),

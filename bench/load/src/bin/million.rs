@@ -41,7 +41,7 @@ struct Arguments {
     /// Logins a second
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pace: u32,
-    /// Users who log in, or leave, at a time, at most; fewer when half of them take longer than a second
+    /// Users who log in, or leave, at a time, at most; fewer when they take long
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     at_once: u32,
     /// Seconds that BOSH requests are held

@@ -8,9 +8,6 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 /// A window that is not good for this much is not made smaller.
 const LEAST: usize = 20;
 
-/// Half of those under way are to take no longer than this: with more at a time each would only wait longer.
-const WITHIN: Duration = Duration::from_secs(1);
-
 /// Lets so many through a second, and no more at a time than its window.
 #[derive(Debug)]
 pub struct Pace {
@@ -18,13 +15,15 @@ pub struct Pace {
     due: Instant,
     most: usize,
     window: usize,
+    within: Duration,
 }
 
 impl Pace {
-    /// From now on; `most` at a time.
+    /// From now on; `most` at a time, and fewer when half of them take longer than `within`: they would only wait.
     #[must_use]
-    pub fn new(per_second: f64, most: usize, now: Instant) -> Self {
-        Self { interval: Duration::from_secs_f64(1.0 / per_second), due: now, most, window: most.min(100) }
+    pub fn new(per_second: f64, most: usize, within: Duration, now: Instant) -> Self {
+        let interval = Duration::from_secs_f64(1.0 / per_second);
+        Self { interval, due: now, most, window: most.min(100), within }
     }
 
     /// When the next one may go, if so many are under way.
@@ -41,7 +40,7 @@ impl Pace {
 
     /// Half of the last ones took so long: the window is made for that.
     pub fn adapt(&mut self, median: Duration) {
-        self.window = if median > WITHIN { self.window / 2 } else { self.window * 5 / 4 };
+        self.window = if median > self.within { self.window / 2 } else { self.window * 5 / 4 };
         self.window = self.window.clamp(LEAST.min(self.most), self.most);
     }
 
@@ -59,7 +58,7 @@ mod tests {
     #[test]
     fn lets_through_at_its_pace() {
         let start = Instant::now();
-        let mut pace = Pace::new(1000.0, 500, start);
+        let mut pace = Pace::new(1000.0, 500, Duration::from_secs(1), start);
         let after = |millis| start + Duration::from_millis(millis);
         pace.take(start);
         assert_eq!(pace.due(0), Some(after(1)));
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn adapts_its_window() {
-        let mut pace = Pace::new(1.0, 500, Instant::now());
+        let mut pace = Pace::new(1.0, 500, Duration::from_secs(1), Instant::now());
         pace.adapt(Duration::from_millis(10));
         assert_eq!(pace.window(), 125);
         for _ in 0..20 {
