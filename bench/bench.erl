@@ -55,13 +55,15 @@ reports("latency", Options) -> [bench_latency:run(Options)];
 reports("memory", Options) -> [bench_users:run(Options)];
 reports("chat", Options) -> [bench_chat:run(Options)];
 reports("sockets", Options) -> [bench_sockets:run(Options)];
-reports("throughput", Options) -> [bench_throughput:run(Options)].
+reports("throughput", Options) -> [bench_throughput:run(Options)];
+reports("million", Options) -> [bench_million:run(Options)].
 
 %% What was asked for is part of the name, where that makes a difference.
 -spec title(string(), options()) -> string().
 title(Name, #{settings := Settings}) ->
-    Told = ["kind", "profile", "idle-memory", "wait", "part"],
-    Values = [maps:get(Setting, Settings) || lists:member(Name, ["memory", "sockets", "throughput"]), Setting <- Told, maps:is_key(Setting, Settings)],
+    Told = ["kind", "profile", "idle-memory", "wait", "part"] ++ ["users" || Name =:= "million"],
+    Named = ["memory", "sockets", "throughput", "million"],
+    Values = [maps:get(Setting, Settings) || lists:member(Name, Named), Setting <- Told, maps:is_key(Setting, Settings)],
     Fullsweep = [Setting || Setting <- ["sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
     lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Fullsweep]])).
 

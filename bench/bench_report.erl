@@ -14,7 +14,7 @@
     results := bench_json:json(),
     goals := [goal()],
     tables := [table()],
-    charts := [bench_svg:chart()]
+    charts := [bench_svg:chart() | bench_svg:curve()]
 }.
 
 -type machine() :: #{atom() => binary() | number()}.

@@ -1,8 +1,8 @@
-%% Bar charts as SVG, several to a picture.
+%% Bar charts and curves as SVG, several to a picture.
 -module(bench_svg).
 
 -export([write/2]).
--export_type([chart/0]).
+-export_type([chart/0, curve/0]).
 
 -type chart() :: #{
     title := iodata(),
@@ -13,6 +13,9 @@
 }.
 %% One bar of each series in each group. A logarithmic scale starts at the power of ten below the least value.
 
+-type curve() :: #{title := iodata(), unit := iodata(), lines := [{Name :: iodata(), [{X :: number(), Y :: number()}]}]}.
+%% Both axes begin at 0.
+
 -define(WIDTH, 620).
 -define(HEIGHT, 330).
 -define(LEFT, 70).
@@ -22,7 +25,7 @@
 -define(COLOURS, {"#1b6ca8", "#d1495b", "#edae49", "#66a182", "#7b5ea7", "#8d8d8d"}).
 
 %% @doc The charts under a title, two to a row.
--spec write(iodata(), [chart()]) -> iolist().
+-spec write(iodata(), [chart() | curve()]) -> iolist().
 write(Title, Charts) ->
     Rows = (length(Charts) + 1) div 2,
     Columns = min(2, length(Charts)),
@@ -45,7 +48,18 @@ write(Title, Charts) ->
         "</svg>\n"
     ].
 
--spec chart(chart()) -> iolist().
+-spec chart(chart() | curve()) -> iolist().
+chart(#{title := Title, unit := Unit, lines := Lines}) ->
+    {Xs, Ys} = lists:unzip(lists:append([Points || {_, Points} <- Lines])),
+    [{_, Right} = RangeX, {_, _} = RangeY] = [range(linear, [1 | Values]) || Values <- [Xs, Ys]],
+    [
+        text(?LEFT, 22, "start", 14, Title),
+        text(?LEFT, 39, "start", 11, Unit),
+        axis(linear, RangeY),
+        [text(x(RangeX, Mark), ?TOP + ?PLOT_HEIGHT + 17, "middle", 11, mark(Mark)) || Mark <- marks(Right)],
+        [line(Number, RangeX, RangeY, Points) || {Number, {_, Points}} <- numbered(Lines)],
+        legend(Lines)
+    ];
 chart(#{title := Title, unit := Unit, scale := Scale, groups := Groups, series := Series}) ->
     Range = range(Scale, lists:append([Values || {_, Values} <- Series])),
     [
@@ -77,7 +91,7 @@ axis(Scale, {Low, High} = Range) ->
     Marks =
         case Scale of
             log -> [math:pow(10, Power) || Power <- lists:seq(Low, High)];
-            linear -> [step(High) * Number || Number <- lists:seq(0, round(High / step(High)))]
+            linear -> marks(High)
         end,
     [
         begin
@@ -91,6 +105,19 @@ axis(Scale, {Low, High} = Range) ->
         end
      || Mark <- Marks
     ].
+
+-spec marks(number()) -> [number()].
+marks(High) ->
+    [step(High) * Number || Number <- lists:seq(0, round(High / step(High)))].
+
+-spec x({number(), number()}, number()) -> float().
+x({Low, High}, Value) ->
+    ?LEFT + ?PLOT_WIDTH * (Value - Low) / (High - Low).
+
+-spec line(non_neg_integer(), {number(), number()}, {number(), number()}, [{number(), number()}]) -> iolist().
+line(Number, RangeX, RangeY, Points) ->
+    Places = [io_lib:format("~.1f,~.1f ", [x(RangeX, X), y(linear, RangeY, Y)]) || {X, Y} <- Points],
+    io_lib:format("<polyline points=\"~s\" fill=\"none\" stroke=\"~s\" stroke-width=\"1.5\"/>~n", [Places, colour(Number)]).
 
 -spec mark(number()) -> iodata().
 mark(Mark) when Mark == round(Mark) -> bench_report:thousands(round(Mark));
@@ -132,7 +159,7 @@ bars(Scale, Range, Groups, Series) ->
      || {At, Name} <- numbered(Groups)
     ].
 
--spec legend([{iodata(), [number()]}]) -> iolist().
+-spec legend([{iodata(), list()}]) -> iolist().
 legend(Series) ->
     [
         begin

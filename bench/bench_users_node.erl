@@ -4,8 +4,8 @@
 
 -export([start/3, stop/1]).
 %% In the node.
--export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0]).
--export_type([settings/0, ejabberd/0, snapshot/0]).
+-export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0, parts/0, allocators/0, left/0, complaints/1]).
+-export_type([settings/0, ejabberd/0, snapshot/0, parts/0]).
 
 -type settings() :: #{
     profile := bare | typical,
@@ -19,12 +19,14 @@
     bosh => native | mod_bosh,
     %% Whether Megaphone listens; true unless told otherwise.
     megaphone => boolean(),
+    %% Most processes; enough for all users unless told otherwise.
+    processes => pos_integer(),
     %% Further modules, and a directory whose files are served below /files.
     modules => [string()],
     files => file:filename()
 }.
 
--type ejabberd() :: #{node := bench_vm:node_ref(), os_pid := pos_integer(), listeners := [{module(), string()}]}.
+-type ejabberd() :: #{node := bench_vm:node_ref(), os_pid := pos_integer(), dir := file:filename(), listeners := [{module(), string()}]}.
 
 -type snapshot() :: #{
     rss := non_neg_integer(),
@@ -36,6 +38,9 @@
     allocators := #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}},
     table := #{atom() => term()}
 }.
+
+%% Bytes of RSS and of `erlang:memory()', by its parts, and the number of processes.
+-type parts() :: #{atom() => non_neg_integer()}.
 
 -define(HOST, <<"localhost">>).
 
@@ -56,13 +61,13 @@ start(Number, Users, #{dir := Base, fullsweep := Fullsweep, vm := Vm} = Settings
     ok = filelib:ensure_dir(filename:join([Dir, "log", "any"])),
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "any"])),
     ok = file:write_file(filename:join(Dir, "ejabberd.yml"), configuration(Settings)),
-    Processes = integer_to_list(max(?PROCESSES, Users * 5)),
+    Processes = integer_to_list(maps:get(processes, Settings, max(?PROCESSES, Users * 5))),
     Sweep = [{"ERL_FULLSWEEP_AFTER", "0"} || Fullsweep],
     Node = bench_vm:start(["+K", "true", "+P", Processes | Vm], #{
         env => [{"ERL_LIBS", os:getenv("BENCH_EJABBERD_LIBS", "")}, {"ERL_MAX_PORTS", ?PORTS}, {"ERL_CRASH_DUMP_BYTES", "0"} | Sweep]
     }),
     Listeners = bench_vm:call(Node, ?MODULE, boot, [Dir]),
-    #{node => Node, os_pid => list_to_integer(bench_vm:call(Node, os, getpid, [])), listeners => Listeners}.
+    #{node => Node, os_pid => list_to_integer(bench_vm:call(Node, os, getpid, [])), dir => Dir, listeners => Listeners}.
 
 -spec stop(ejabberd()) -> ok.
 stop(#{node := Node}) ->
@@ -184,6 +189,36 @@ sizes() ->
     {bench_vm:rss(), erlang:memory(total)}.
 
 %% @private
+%% @doc The same by parts; costs little even with very many processes, of which none notices.
+-spec parts() -> parts().
+parts() ->
+    Memory = maps:with([total, processes, system, ets, binary], maps:from_list(erlang:memory())),
+    Memory#{rss => bench_vm:rss(), process_count => erlang:system_info(process_count)}.
+
+%% @private
+%% @doc What there is of users: their sessions, and what Megaphone's tables hold.
+-spec left() -> #{atom() => non_neg_integer()}.
+left() ->
+    #{stats := #{connections := Connections, memory := Memory}} = megaphone:info(),
+    #{sessions := BoshSessions, memory := BoshMemory} = megaphone_nif:bosh_info(),
+    #{
+        sessions => mnesia:table_info(session, size),
+        connections => Connections, table_memory => Memory,
+        bosh_sessions => BoshSessions, bosh_memory => BoshMemory
+    }.
+
+%% @doc The lines in the log of an ejabberd, but for what it says when it starts.
+-spec complaints(ejabberd()) -> [binary()].
+complaints(#{dir := Dir}) ->
+    case file:read_file(filename:join([Dir, "log", "ejabberd.log"])) of
+        {ok, Text} ->
+            Lines = binary:split(Text, <<"\n">>, [global, trim_all]),
+            [Line || Line <- Lines, re:run(Line, "\\[(info|notice)\\]") =:= nomatch];
+        {error, enoent} ->
+            []
+    end.
+
+%% @private
 %% @doc What the sweeper has done, where there is one.
 -spec sweeper() -> #{atom() => term()}.
 sweeper() ->
@@ -198,7 +233,7 @@ sweeper() ->
 snapshot() ->
     Memory = maps:from_list(erlang:memory()),
     Rss = bench_vm:rss(),
-    Allocators = maps:from_list([{Name, allocator(Name)} || Name <- erlang:system_info(alloc_util_allocators)]),
+    Allocators = allocators(),
     Pids = processes(),
     #{
         rss => Rss,
@@ -209,6 +244,12 @@ snapshot() ->
         kinds => lists:foldl(fun count/2, #{}, Pids),
         table => table()
     }.
+
+%% @private
+%% @doc Of each allocator, bytes that it holds, and that are in use.
+-spec allocators() -> #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}}.
+allocators() ->
+    maps:from_list([{Name, allocator(Name)} || Name <- erlang:system_info(alloc_util_allocators)]).
 
 -spec allocator(atom()) -> {non_neg_integer(), non_neg_integer()}.
 allocator(Name) ->

@@ -54,9 +54,19 @@ impl Bosh {
     fn body(&mut self, more: &str, stanzas: &str) -> String {
         let rid = self.rid;
         self.rid += 1;
-        let sid = self.sid.as_ref().map_or_else(String::new, |sid| format!(" sid='{sid}'"));
-        let start = format!("<body rid='{rid}'{sid} xmlns='http://jabber.org/protocol/httpbind'{more}");
-        if stanzas.is_empty() { format!("{start}/>") } else { format!("{start}>{stanzas}</body>") }
+        body(rid, self.sid.as_deref(), more, stanzas)
+    }
+
+    /// The number of the next request.
+    #[must_use]
+    pub fn rid(&self) -> u64 {
+        self.rid
+    }
+
+    /// The session's name; empty before the server has made it.
+    #[must_use]
+    pub fn sid(&self) -> &str {
+        self.sid.as_deref().unwrap_or_default()
     }
 
     /// What an answer brings.
@@ -65,20 +75,9 @@ impl Bosh {
     ///
     /// When it ends the session, or is no body.
     pub fn answer(&mut self, answer: &[u8]) -> Result<Vec<Element>, String> {
-        let body = match xml::element(answer) {
-            Ok((body, length)) if length == answer.len() => body,
-            Ok(_) => return Err("bytes after the body".to_owned()),
-            Err(Error::Incomplete) => return Err("the body does not end".to_owned()),
-            Err(Error::Malformed(what)) => return Err(format!("no XML: {what}")),
-        };
-        if body.name != "body" {
-            return Err(format!("<{}> is no body", body.name));
-        }
-        if body.attribute("type") == Some("terminate") {
-            return Err(format!(
-                "the server ended the session: {}",
-                body.attribute("condition").unwrap_or("no reason")
-            ));
+        let body = read(answer)?;
+        if let Some(reason) = end(&body) {
+            return Err(format!("the server ended the session: {reason}"));
         }
         if self.sid.is_none() {
             self.sid = Some(body.attribute("sid").ok_or("a session without sid")?.to_owned());
@@ -87,6 +86,36 @@ impl Bosh {
         }
         Ok(body.children)
     }
+}
+
+/// A body with these further attributes and stanzas.
+#[must_use]
+pub fn body(rid: u64, sid: Option<&str>, more: &str, stanzas: &str) -> String {
+    let sid = sid.map_or_else(String::new, |sid| format!(" sid='{sid}'"));
+    let start = format!("<body rid='{rid}'{sid} xmlns='http://jabber.org/protocol/httpbind'{more}");
+    if stanzas.is_empty() { format!("{start}/>") } else { format!("{start}>{stanzas}</body>") }
+}
+
+/// The body of an answer.
+///
+/// # Errors
+///
+/// When it is none.
+pub fn read(answer: &[u8]) -> Result<Element, String> {
+    let body = match xml::element(answer) {
+        Ok((body, length)) if length == answer.len() => body,
+        Ok(_) => return Err("bytes after the body".to_owned()),
+        Err(Error::Incomplete) => return Err("the body does not end".to_owned()),
+        Err(Error::Malformed(what)) => return Err(format!("no XML: {what}")),
+    };
+    if body.name == "body" { Ok(body) } else { Err(format!("<{}> is no body", body.name)) }
+}
+
+/// Why the session ends, if it ends with this body.
+#[must_use]
+pub fn end(body: &Element) -> Option<&str> {
+    let ends = body.attribute("type") == Some("terminate");
+    ends.then(|| body.attribute("condition").unwrap_or("no reason"))
 }
 
 #[cfg(test)]
