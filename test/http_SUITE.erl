@@ -37,7 +37,7 @@ init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), ?MODULE),
     ok = filelib:ensure_dir(filename:join(Dir, "any")),
     Node = megaphone_test_node:start(Dir, [
-        listener(megaphone, 1, [handlers(), "custom_headers: {X-Custom: yes it is}"]),
+        listener(megaphone, 1, [handlers(), "bosh: mod_bosh", "custom_headers: {X-Custom: yes it is}"]),
         listener(ejabberd_http, 2, [handlers(), "custom_headers: {X-Custom: yes it is}"])
     ]),
     {Ip, Link} = address(Node, megaphone),
