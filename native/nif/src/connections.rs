@@ -6,7 +6,7 @@ use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
 use crate::host::{Beam, data_term};
 use crate::links::connections_error;
-use crate::terms::{self, atoms, handle_from};
+use crate::terms::{self, atoms, closed, handle_from};
 use crate::{TABLE, now};
 
 fn ok_or_closed(env: Env<'_>, result: Result<(), Closed>) -> Term<'_> {
@@ -14,10 +14,6 @@ fn ok_or_closed(env: Env<'_>, result: Result<(), Closed>) -> Term<'_> {
         Ok(()) => atoms::ok().encode(env),
         Err(Closed) => closed(env),
     }
-}
-
-fn closed(env: Env<'_>) -> Term<'_> {
-    (atoms::error(), atoms::closed()).encode(env)
 }
 
 #[rustler::nif]

@@ -44,10 +44,15 @@ fn now() -> u32 {
     (seconds() - *START) as u32 // 136 years
 }
 
-/// Milliseconds on the same clock, of the last 49 days.
-fn millis() -> u32 {
+/// Milliseconds since the machine was started.
+fn time() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
-    (time.tv_sec.wrapping_mul(1_000) + time.tv_nsec / 1_000_000) as u32
+    (time.tv_sec * 1_000 + time.tv_nsec / 1_000_000).cast_unsigned()
+}
+
+/// The same of the last 49 days.
+fn millis() -> u32 {
+    time() as u32
 }
 
 /// The clock that the kernel keeps by itself. Reading the exact one takes as long as half of a short call.

@@ -11,7 +11,7 @@ use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
 
 use crate::host::{Beam, Bin};
 use crate::pid::Pid;
-use crate::terms::{self, atoms, binary, handle_from};
+use crate::terms::{self, atoms, binary, closed, handle_from};
 use crate::{TABLE, now, xml};
 
 /// Most elements in a message, after login and before.
@@ -102,10 +102,6 @@ fn take_idle<'a>(env: Env<'a>, after: u32, most: usize) -> Term<'a> {
     let idle: Vec<Term<'a>> =
         idle.into_iter().filter_map(|(owner, link)| Some((owner.local(env)?, link).encode(env))).collect();
     (if noted { atoms::more() } else { atoms::done() }, idle).encode(env)
-}
-
-fn closed(env: Env<'_>) -> Term<'_> {
-    (atoms::error(), atoms::closed()).encode(env)
 }
 
 /// Sends a batch to the process that has asked for it, as an `xmpp_socket` in element mode does. What comes after a text

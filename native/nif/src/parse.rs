@@ -55,7 +55,7 @@ pub(crate) fn answer<'a>(
     templates: Term<'a>,
 ) -> NifResult<Term<'a>> {
     Ok(match taken {
-        Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
+        Err(Closed) => terms::closed(env),
         Ok(None) => atoms::slow().encode(env),
         Ok(Some((packet, whole))) => {
             let data: Binary<'a> = packet.into_term(env).decode()?;

@@ -31,7 +31,7 @@ fn end_request<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     Ok(match TABLE.end_request(&handle_from(handle)?, &mut Beam::new(env)) {
         Ok(true) => atoms::more().encode(env),
         Ok(false) => atoms::done().encode(env),
-        Err(Closed) => (atoms::error(), atoms::closed()).encode(env),
+        Err(Closed) => terms::closed(env),
     })
 }
 

@@ -36,6 +36,11 @@ pub(crate) fn handle_from(term: Term<'_>) -> NifResult<Handle> {
     Ok(Handle { link, id, slot, generation })
 }
 
+/// `{error, closed}`
+pub(crate) fn closed(env: Env<'_>) -> Term<'_> {
+    (atoms::error(), atoms::closed()).encode(env)
+}
+
 /// `{'$inet', megaphone_socket, Handle}`
 pub(crate) fn socket<'a>(env: Env<'a>, of: &Handle) -> Term<'a> {
     (atoms::inet(), atoms::megaphone_socket(), handle(env, of)).encode(env)

@@ -137,7 +137,7 @@ impl Bits {
     pub(super) const TOUCHED: Self = Self(128);
     /// Its owner has asked for a batch.
     pub(super) const ASKED: Self = Self(256);
-    /// The client's next request waits, and nobody was told.
+    /// The client's next request waits for the answer to this one.
     pub(super) const NEXT_WAITS: Self = Self(1024);
     /// The client came by TLS.
     pub(super) const TLS: Self = Self(512);

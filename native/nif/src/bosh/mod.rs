@@ -11,19 +11,18 @@ mod waiter;
 use std::sync::{Arc, LazyLock};
 
 use megaphone_core::bosh::{
-    Activated, Effects, Ended, Item, Request, Session, Sessions, Settings, Sid, SocketId,
+    Activated, Effects, Ended, Entry, Item, Request, Session, Sessions, Settings, Sid, SocketId,
 };
 use megaphone_core::limits::BOSH_TIMERS_PER_CALL;
 use megaphone_core::table::{Handle, Host};
 use megaphone_core::xml::XmlLimits;
 use parking_lot::RwLock;
-use rustix::time::{ClockId, clock_gettime};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Term};
 
 use crate::host::Beam;
-use crate::now;
 use crate::pid::Pid;
-use crate::terms::{self, atoms, binary};
+use crate::terms::{self, atoms, binary, closed};
+use crate::{now, time};
 use requests::own;
 use waiter::{Waiter, perform, send};
 
@@ -31,27 +30,38 @@ use waiter::{Waiter, perform, send};
 static SESSIONS: LazyLock<Sessions<Waiter, Pid>> =
     LazyLock::new(|| Sessions::new(getrandom::u32().unwrap_or_else(|_| now())));
 
-/// Milliseconds since the machine was started.
-fn time() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    (time.tv_sec * 1_000 + time.tv_nsec / 1_000_000).cast_unsigned()
-}
-
 /// The connection of a request that a session was to answer was closed. Called without locks.
 pub(crate) fn gone(session: SocketId, handle: &Handle) {
-    let waiter = Waiter::Connection { handle: *handle, profile: 0, minor: 1, keep_alive: true };
-    let _ = SESSIONS.with_id(session, |entry| entry.session.gone(&waiter, time()));
+    let _ = SESSIONS.with_id(session, |entry| entry.session.gone(&Waiter::at(handle), time()));
 }
 
 /// A request waits behind one that a session holds. Called without locks.
 pub(crate) fn hurry(session: SocketId, handle: &Handle, beam: &mut Beam<'_>) {
-    let waiter = Waiter::Connection { handle: *handle, profile: 0, minor: 1, keep_alive: true };
-    let done = SESSIONS.with_id(session, |entry| {
+    work_with(session, beam, |entry, effects| entry.session.hurry(&Waiter::at(handle), time(), effects));
+}
+
+/// Works with a session, does what it then wants done, and hands on what is left of one that has ended by that. `None`: there is
+/// none.
+fn work_with<R>(
+    id: SocketId,
+    beam: &mut Beam<'_>,
+    work: impl FnOnce(&mut Entry<Waiter, Pid>, &mut Effects<Waiter>) -> R,
+) -> Option<R> {
+    let (result, ended) = SESSIONS.with_id(id, |entry| {
         let mut effects = Effects::new();
-        entry.session.hurry(&waiter, time(), &mut effects);
+        let result = work(entry, &mut effects);
         perform(effects, beam);
-    });
-    finish(beam.env, done.and_then(|((), ended)| ended));
+        result
+    })?;
+    finish(beam.env, ended);
+    Some(result)
+}
+
+/// A client session that was killed has not said that it ends.
+fn close_if_orphaned(entry: &mut Entry<Waiter, Pid>, effects: &mut Effects<Waiter>, beam: &mut Beam<'_>) {
+    if entry.owner.is_some_and(|owner| !beam.is_alive(owner)) {
+        entry.session.close(time(), effects);
+    }
 }
 
 /// Makes the session that a request asks for. Its client session is to be named next.
@@ -117,27 +127,21 @@ fn bosh_deliver<'a>(env: Env<'a>, socket: Term<'a>) -> NifResult<Term<'a>> {
 }
 
 fn activate(env: Env<'_>, id: SocketId, unbounded: bool) -> NifResult<Term<'_>> {
-    let mut beam = Beam::new(env);
-    let done = SESSIONS.with_id(id, |entry| {
-        let mut effects = Effects::new();
+    let done = work_with(id, &mut Beam::new(env), |entry, effects| {
         let activated = match unbounded {
             // It has been asked for.
-            true => entry.session.take_batch(true, time(), &mut effects),
-            false => entry.session.activate(false, time(), &mut effects),
+            true => entry.session.take_batch(true, time(), effects),
+            false => entry.session.activate(false, time(), effects),
         };
-        perform(effects, &mut beam);
-        if let Activated::Shaped(bytes) = activated {
-            return Err(bytes);
+        match activated {
+            Activated::Shaped(bytes) => Err(bytes),
+            activated => Ok(events::Delivery::new(entry, activated)),
         }
-        Ok(events::Delivery::new(entry, activated))
     });
     Ok(match done {
         None => closed(env),
-        Some((Err(bytes), _)) => (atoms::shaped(), bytes).encode(env),
-        Some((Ok(delivery), ended)) => {
-            finish(env, ended);
-            if delivery.deliver(env) { atoms::large().encode(env) } else { atoms::ok().encode(env) }
-        }
+        Some(Err(bytes)) => (atoms::shaped(), bytes).encode(env),
+        Some(Ok(delivery)) => if delivery.deliver(env) { atoms::large() } else { atoms::ok() }.encode(env),
     })
 }
 
@@ -166,20 +170,9 @@ fn bosh_send_start<'a>(
 
 fn send_item<'a>(env: Env<'a>, id: SocketId, item: Item<'_>) -> Term<'a> {
     let mut beam = Beam::new(env);
-    let done = SESSIONS.with_id(id, |entry| {
-        let mut effects = Effects::new();
-        let sent = entry.session.send(item, time(), &mut effects);
-        perform(effects, &mut beam);
-        sent
-    });
-    match done {
-        Some((sent, ended)) => {
-            finish(env, ended);
-            stir(id, &mut beam);
-            if sent { atoms::ok().encode(env) } else { closed(env) }
-        }
-        None => closed(env),
-    }
+    let sent = work_with(id, &mut beam, |entry, effects| entry.session.send(item, time(), effects));
+    stir(id, &mut beam);
+    if sent == Some(true) { atoms::ok().encode(env) } else { closed(env) }
 }
 
 /// What is known of the client session: it has logged in, is slowed down or not, has others care for what is not delivered.
@@ -197,13 +190,7 @@ fn bosh_note<'a>(socket: Term<'a>, what: Atom) -> NifResult<Atom> {
 
 #[rustler::nif]
 fn bosh_close<'a>(env: Env<'a>, socket: Term<'a>) -> NifResult<Atom> {
-    let mut beam = Beam::new(env);
-    let done = SESSIONS.with_id(id_from(socket)?, |entry| {
-        let mut effects = Effects::new();
-        entry.session.close(time(), &mut effects);
-        perform(effects, &mut beam);
-    });
-    finish(env, done.and_then(|((), ended)| ended));
+    work_with(id_from(socket)?, &mut Beam::new(env), |entry, effects| entry.session.close(time(), effects));
     Ok(atoms::ok())
 }
 
@@ -222,9 +209,7 @@ fn bosh_tick(env: Env<'_>) -> Term<'_> {
     let (mut ended, mut deliveries) = (Vec::new(), Vec::new());
     let more = SESSIONS.tick(time(), BOSH_TIMERS_PER_CALL, &mut ended, |entry| {
         let mut effects = Effects::new();
-        if entry.owner.is_some_and(|owner| !owner.local(env).is_some_and(|owner| owner.is_alive(env))) {
-            entry.session.close(time(), &mut effects);
-        }
+        close_if_orphaned(entry, &mut effects, &mut beam);
         entry.session.tick(time(), &mut effects);
         let activated = entry.session.take_batch(false, time(), &mut effects);
         perform(effects, &mut beam);
@@ -281,10 +266,6 @@ fn stir(id: SocketId, beam: &mut Beam<'_>) {
     if SESSIONS.stir(id, crate::millis()) {
         beam.busy();
     }
-}
-
-fn closed(env: Env<'_>) -> Term<'_> {
-    (atoms::error(), atoms::closed()).encode(env)
 }
 
 fn socket(env: Env<'_>, id: SocketId) -> Term<'_> {

@@ -8,12 +8,12 @@ use megaphone_core::xml::XmlLimits;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
 use super::waiter::{Waiter, perform};
-use super::{SESSIONS, events, finish, socket, stir, time};
+use super::{SESSIONS, close_if_orphaned, events, finish, socket, stir};
 use crate::host::Beam;
 use crate::messages::message_limits;
 use crate::pid::Pid;
 use crate::terms::{atoms, binary, handle_from};
-use crate::{TABLE, now};
+use crate::{TABLE, now, time};
 
 /// Owns a connection between the moment at which its request is taken and the one at which it is known whose it is.
 const NOBODY: SocketId = SocketId { place: u32::MAX, generation: 0 };
@@ -126,11 +126,7 @@ fn take(waiter: Waiter, body: &[u8], unbounded: bool, beam: &mut Beam<'_>) -> Ta
         let mut effects = Effects::new();
         let here = own(&waiter, entry, beam);
         let stirs = !request.is_empty();
-        if let Some(owner) = entry.owner
-            && !owner.local(env).is_some_and(|owner| owner.is_alive(env))
-        {
-            entry.session.close(time(), &mut effects);
-        }
+        close_if_orphaned(entry, &mut effects, beam);
         if is_long && !entry.session.is_authenticated() {
             entry.session.refuse(waiter, Condition::PolicyViolation, &mut effects);
         } else {

@@ -41,6 +41,11 @@ impl PartialEq for Waiter {
 }
 
 impl Waiter {
+    /// Whoever waits at a connection: enough to find him.
+    pub(super) const fn at(handle: &Handle) -> Self {
+        Self::Connection { handle: *handle, profile: 0, minor: 1, keep_alive: true }
+    }
+
     pub(crate) fn term<'a>(&self, env: Env<'a>) -> Term<'a> {
         match self {
             Self::Connection { handle, profile, minor, keep_alive } => {
