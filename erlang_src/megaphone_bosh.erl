@@ -33,34 +33,25 @@
 
 -type answer() :: {Status :: 200 | 400..499, binary()} | closed.
 
--type event() ::
-    {xmlstreamstart, binary(), [{binary(), binary()}]}
-    | {xmlstreamelement, xmlel()}
-    | {xmlstreamend, binary()}
-    | {xmlstreamraw, iodata()}.
-%% What a client session sends.
-
 %% @doc What a listener's options say of its sessions.
 -spec settings([{atom(), term()}]) -> settings().
 settings(Opts) ->
-    Custom = proplists:get_value(custom_headers, Opts, []),
+    Custom = option(custom_headers, Opts),
     %% Those of the operator take the place of others, as in ejabberd_http.
     Fields = maps:to_list(maps:merge(maps:from_list([?CONTENT_TYPE, ?ALLOW_ORIGIN, ?ALLOW_HEADERS]), maps:from_list(Custom))),
     #settings{
         profile = megaphone_nif:bosh_profile(iolist_to_binary([[Name, ": ", Value, "\r\n"] || {Name, Value} <- Fields])),
-        numbers = {seconds(max_inactivity, Opts, 30_000), seconds(max_pause, Opts, 120_000), concat(Opts)}
+        numbers = {option(max_inactivity, Opts) div 1000, option(max_pause, Opts) div 1000, concat(option(max_concat, Opts))}
     }.
 
--spec seconds(atom(), [{atom(), term()}], pos_integer()) -> non_neg_integer().
-seconds(Option, Opts, Default) ->
-    proplists:get_value(Option, Opts, Default) div 1000.
+%% The listener's, or its default.
+-spec option(atom(), [{atom(), term()}]) -> term().
+option(Name, Opts) ->
+    proplists:get_value(Name, Opts ++ megaphone:listen_options()).
 
--spec concat([{atom(), term()}]) -> non_neg_integer().
-concat(Opts) ->
-    case proplists:get_value(max_concat, Opts, unlimited) of
-        unlimited -> 0;
-        Most -> Most
-    end.
+-spec concat(unlimited | pos_integer()) -> non_neg_integer().
+concat(unlimited) -> 0;
+concat(Most) -> Most.
 
 %% @doc Serves the request that waits on a connection. `slow': it has to be read step by step.
 -spec taken(megaphone_nif:handle(), settings(), fun((binary() | undefined) -> {ok, megaphone_nif:address()} | {error, term()})) ->
@@ -195,10 +186,10 @@ delivered(Taken) ->
 %% @doc Asks for the next elements. They come as a message, at once if there are some.
 -spec setopts(megaphone_nif:bosh_socket(), [{active, once}]) -> ok | {error, closed}.
 setopts(Socket, _Opts) ->
-    megaphone_owner:activate(Socket, get(megaphone_c2s)).
+    megaphone_owner:activate(Socket).
 
 %% @doc Sends an element, or what begins or ends a stream, with the next answer. Never waits.
--spec send_xml(megaphone_nif:bosh_socket(), event()) -> ok | {error, closed}.
+-spec send_xml(megaphone_nif:bosh_socket(), megaphone_c2s:event()) -> ok | {error, closed}.
 send_xml(Socket, {xmlstreamelement, #xmlel{name = <<"stream:features">>} = El}) ->
     send(Socket, features, El);
 send_xml(Socket, {xmlstreamelement, #xmlel{name = <<"stream:error">>, children = Children} = El}) ->
@@ -253,12 +244,11 @@ reset_stream(Socket) ->
 
 %% @doc Slows the client down to the rate of the shaper, or no longer.
 -spec change_shaper(megaphone_nif:bosh_socket(), none | p1_shaper:state()) -> ok.
-change_shaper(Socket, none) ->
-    _ = erase(megaphone_c2s),
-    megaphone_nif:bosh_note(Socket, unshaped);
 change_shaper(Socket, Shaper) ->
-    _ = put(megaphone_c2s, Shaper),
-    megaphone_nif:bosh_note(Socket, shaped).
+    case megaphone_owner:set_shaper(Shaper) of
+        true -> megaphone_nif:bosh_note(Socket, shaped);
+        false -> megaphone_nif:bosh_note(Socket, unshaped)
+    end.
 
 %% @doc A process that is not the client session: that is how xmpp_socket knows that elements come, and not bytes.
 -spec get_owner(megaphone_nif:bosh_socket()) -> pid().

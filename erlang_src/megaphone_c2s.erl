@@ -15,7 +15,7 @@
     setopts/2, send_xml/2, reset_stream/1, change_shaper/2, get_owner/1, get_transport/1, controlling_process/2, close/1,
     peername/1, sockname/1
 ]).
--export_type([socket/0]).
+-export_type([socket/0, event/0]).
 
 -include("megaphone_xml.hrl").
 
@@ -88,7 +88,7 @@ limit(Option, Opts, Default) ->
 %% @doc Asks for the next elements. They come as a message, at once if there are some.
 -spec setopts(socket(), [{active, once}]) -> ok | {error, closed}.
 setopts(Socket, _Opts) ->
-    megaphone_owner:activate(Socket, get(?MODULE)).
+    megaphone_owner:activate(Socket).
 
 %% @doc Sends an element, or what begins or ends a stream, as RFC 7395 has it. Waits as long as a client that reads too
 %% slowly lets it, at most the listener's `send_timeout'.
@@ -161,12 +161,8 @@ reset_stream(Socket) ->
 
 %% @doc Slows the client down to the rate of the shaper, or no longer.
 -spec change_shaper(socket(), none | p1_shaper:state()) -> ok.
-change_shaper(Socket, none) ->
-    _ = erase(?MODULE),
-    megaphone_nif:set_shaped(Socket, false);
 change_shaper(Socket, Shaper) ->
-    _ = put(?MODULE, Shaper),
-    megaphone_nif:set_shaped(Socket, true).
+    megaphone_nif:set_shaped(Socket, megaphone_owner:set_shaper(Shaper)).
 
 %% @doc A process that is not the client session: that is how xmpp_socket knows that elements come, and not bytes.
 -spec get_owner(socket()) -> pid().

@@ -7,7 +7,7 @@
 %% see requests. Nothing else is decided here about what a request means.
 -module(megaphone_http).
 
--export([service/1, served/1, renewed/1, start_consumer/2, start_stepwise/2, start_session/2, client/2, option_type/1]).
+-export([service/1, served/1, renewed/1, start_consumer/2, start_stepwise/2, start_session/2, client/2, client_of/2, option_type/1]).
 -export_type([service/0, error/0, option/0, validator/0]).
 
 -type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, term()}.
@@ -158,16 +158,9 @@ start_consumer(Handle, #service{targets = Targets, poll = Settings, bosh = Bosh}
 
 -spec native(megaphone_nif:handle(), megaphone_bosh:settings(), service()) -> ok | {error, error()}.
 native(Handle, Bosh, Service) ->
-    case megaphone_bosh:taken(Handle, Bosh, fun(Forwarded) -> of_connection(Handle, Forwarded) end) of
+    case megaphone_bosh:taken(Handle, Bosh, fun(Forwarded) -> client_of(Handle, Forwarded) end) of
         slow -> start_stepwise(Handle, Service);
         Done -> Done
-    end.
-
--spec of_connection(megaphone_nif:handle(), binary() | undefined) -> {ok, megaphone_nif:address()} | {error, closed | einval}.
-of_connection(Handle, Forwarded) ->
-    case megaphone_nif:peername(Handle) of
-        {ok, Peer} -> client(Peer, Forwarded);
-        {error, closed} = Error -> Error
     end.
 
 %% @doc As {@link start_consumer/2} with ejabberd_http in any case.
@@ -222,6 +215,14 @@ client({Ip, Port} = Peer, Forwarded) ->
             end;
         [] ->
             {ok, Peer}
+    end.
+
+%% @doc The same for the peer of a connection.
+-spec client_of(megaphone_nif:handle(), binary() | undefined) -> {ok, megaphone_nif:address()} | {error, closed | einval}.
+client_of(Handle, Forwarded) ->
+    case megaphone_nif:peername(Handle) of
+        {ok, Peer} -> client(Peer, Forwarded);
+        {error, closed} = Error -> Error
     end.
 
 -spec with_port({ok, inet:ip_address()} | {error, einval}, inet:port_number()) -> {ok, megaphone_nif:address()} | {error, einval}.

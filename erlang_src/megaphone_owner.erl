@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([child_specs/0, start_link/1, of_socket/1, activate/2]).
+-export([child_specs/0, start_link/1, of_socket/1, activate/1, set_shaper/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% With a million sessions, the death of one owner ends 62,500 of them.
@@ -32,17 +32,26 @@ start_link(Number) ->
 of_socket({_Link, _Id, Slot, _Generation}) -> persistent_term:get({?MODULE, Slot rem ?OWNERS});
 of_socket({Place, _Generation}) -> persistent_term:get({?MODULE, Place rem ?OWNERS}).
 
-%% @doc Asks for the next elements of a connection. Called in the session's process, with the shaper that it was given, if
-%% any: then the session gets them when what came before is paid for.
--spec activate(socket(), undefined | p1_shaper:state()) -> ok | {error, closed}.
-activate(Socket, Shaper) ->
+%% @doc Notes the shaper by which the calling session is slowed down, or that it is not any more. True: it is.
+-spec set_shaper(none | p1_shaper:state()) -> boolean().
+set_shaper(none) ->
+    _ = erase(?MODULE),
+    false;
+set_shaper(Shaper) ->
+    _ = put(?MODULE, Shaper),
+    true.
+
+%% @doc Asks for the next elements of a connection. Called in the session's process. With a shaper ({@link set_shaper/1}) it gets
+%% them when what came before is paid for.
+-spec activate(socket()) -> ok | {error, closed}.
+activate(Socket) ->
     %% The generator that made the stream's id and the resource: 45 words of some 390 that the session keeps for the rest of its
     %% life, to use them no more. If it does, another one is made.
     _ = erase(rand_seed),
     case ask(Socket) of
         ok -> ok;
         large -> deliver(Socket);
-        {shaped, Bytes} -> pay(Socket, Shaper, Bytes);
+        {shaped, Bytes} -> pay(Socket, get(?MODULE), Bytes);
         {error, closed} = Error -> Error
     end.
 
@@ -56,16 +65,16 @@ deliver(Handle) -> megaphone_nif:deliver_large(Handle).
 
 -spec pay(socket(), undefined | p1_shaper:state(), pos_integer()) -> ok | {error, closed}.
 pay(Socket, undefined, _Bytes) ->
-    activate(Socket, undefined);
+    activate(Socket);
 pay(Socket, Shaper, Bytes) ->
     {Next, Pause} = p1_shaper:update(Shaper, Bytes),
-    _ = put(megaphone_c2s, Next),
+    _ = set_shaper(Next),
     case Pause > 0 of
         true ->
             _ = erlang:send_after(Pause, of_socket(Socket), {activate, Socket}),
             ok;
         false ->
-            activate(Socket, Next)
+            activate(Socket)
     end.
 
 -spec init(place()) -> {ok, place(), hibernate}.

@@ -66,7 +66,7 @@ serve(Handle, Packets, #{receiver := Receiver, custom_headers := Custom, idle :=
 answer(Handle, [{http_request, Method, {abs_path, Path}, Version} | Packets], Custom) ->
     {Headers, Data} = headers(Packets, []),
     Asked = #asked{version = Version, keep_alive = keep_alive(Version, Headers)},
-    case {host(Headers), client(Handle, Headers)} of
+    case {host(Headers), megaphone_http:client_of(Handle, proplists:get_value('X-Forwarded-For', Headers))} of
         {{ok, Host, Port}, {ok, Client}} ->
             Request = #request{
                 method = Method,
@@ -119,14 +119,6 @@ keep_alive(Version, Headers) ->
     case [Wish || Wish <- Wishes, Wish =:= <<"keep-alive">> orelse Wish =:= <<"close">>] of
         [Last | _] -> Last =:= <<"keep-alive">>;
         [] -> Version =:= {1, 1}
-    end.
-
--spec client(megaphone_nif:handle(), [{atom() | binary(), binary()}]) ->
-    {ok, megaphone_nif:address()} | {error, closed | einval}.
-client(Handle, Headers) ->
-    case megaphone_nif:peername(Handle) of
-        {ok, Peer} -> megaphone_http:client(Peer, proplists:get_value('X-Forwarded-For', Headers));
-        {error, closed} = Error -> Error
     end.
 
 -spec host([{atom() | binary(), binary()}]) -> {ok, binary(), inet:port_number()} | {error, binary()}.
