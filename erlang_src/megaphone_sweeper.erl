@@ -62,6 +62,10 @@
     %% Kinds that were not recognised, and are only collected from then on.
     collected_only = [] :: [bosh | stream | tcp],
     all = keep :: idle(),
+    %% Those who want that, each with its monitor.
+    wanting = #{} :: #{megaphone_links:listener() => {reference(), idle()}},
+    %% When the next walk starts.
+    walker :: reference() | undefined,
     %% Whether the table has noted connections, which have to be asked for.
     busy = true :: boolean(),
     %% Else where it stands: at a continuation of ets, or at a port.
@@ -91,31 +95,31 @@ default(idle_after) -> application:get_env(megaphone, idle_after, ?IDLE_AFTER).
 polled(keep) -> ok;
 polled({Mode, After}) -> gen_server:cast(?MODULE, {polled, self(), Mode, After}).
 
-%% @doc Works on all sessions of the node from now on, because a listener wants it, or (`keep') no longer does. Of several
-%% listeners that want it, one says how.
+%% @doc Works on all sessions of the node from now on, because a listener wants it, or (`keep') no longer does. The calling
+%% process is the listener's: when it has ended, its wish has as well. Of several listeners that want it, one says how.
 -spec sweep_all(megaphone_links:listener(), idle()) -> ok.
 sweep_all(Listener, Idle) ->
     gen_server:call(?MODULE, {sweep_all, Listener, Idle}).
 
-%% @doc What was done so far, and how many users are noted.
--spec info() -> #{atom() => term()}.
+%% @doc What was done so far, how many users are noted, and (`all') what is done with those who are connected without Megaphone.
+-spec info() -> #{all := idle(), noted := non_neg_integer(), collected_only := [atom()], _ => _}.
 info() ->
     gen_server:call(?MODULE, info).
 
 -spec init([]) -> {ok, #state{}}.
 init([]) ->
     %% Of an incarnation before this one.
-    {ok, wanted(application:get_env(megaphone, sweep_all, #{}), #state{context = megaphone_sleep:context()})}.
+    Wishes = application:get_env(megaphone, sweep_all, #{}),
+    {ok, maps:fold(fun wants/3, #state{context = megaphone_sleep:context()}, Wishes)}.
 
 -spec handle_call(info | {sweep_all, megaphone_links:listener(), idle()} | term(), gen_server:from(), #state{}) ->
     {reply, map() | ok | {error, unknown_call}, #state{}}.
-handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only} = State) ->
+handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only, all = All} = State) ->
     Waiting = lists:sum([queue:len(Queue) || Queue <- maps:values(Noted)]),
-    {reply, (megaphone_sleep:counts(Context))#{noted => Waiting, collected_only => Only}, State};
-handle_call({sweep_all, Listener, Idle}, _From, State) ->
-    Listeners = (application:get_env(megaphone, sweep_all, #{}))#{Listener => Idle},
-    ok = application:set_env(megaphone, sweep_all, Listeners),
-    {reply, ok, wanted(Listeners, State)};
+    {reply, (megaphone_sleep:counts(Context))#{noted => Waiting, collected_only => Only, all => All}, State};
+handle_call({sweep_all, Listener, Idle}, {Process, _}, State) ->
+    ok = wishes(fun(Wishes) -> Wishes#{Listener => {Process, Idle}} end),
+    {reply, ok, wants(Listener, {Process, Idle}, State)};
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown_call}, State}.
 
@@ -126,13 +130,27 @@ handle_cast({polled, Pid, Mode, After}, State) ->
 handle_cast(_Other, State) ->
     {noreply, State}.
 
--spec wanted(#{megaphone_links:listener() => idle()}, #state{}) -> #state{}.
-wanted(Listeners, #state{all = Before} = State) ->
-    case [Idle || Idle <- maps:values(Listeners), Idle =/= keep] of
-        [] ->
+%% For the incarnation after this one.
+-spec wishes(fun((Wishes) -> Wishes)) -> ok when Wishes :: #{megaphone_links:listener() => {pid(), idle()}}.
+wishes(Change) ->
+    application:set_env(megaphone, sweep_all, Change(application:get_env(megaphone, sweep_all, #{}))).
+
+-spec wants(megaphone_links:listener(), {pid(), idle()}, #state{}) -> #state{}.
+wants(Listener, {Process, Idle}, #state{wanting = Wanting} = State) ->
+    _ = [erlang:demonitor(Before, [flush]) || #{Listener := {Before, _}} <- [Wanting]],
+    wanted(State#state{wanting = Wanting#{Listener => {erlang:monitor(process, Process), Idle}}}).
+
+-spec wanted(#state{}) -> #state{}.
+wanted(#state{wanting = Wanting, walker = Walker} = State) ->
+    case {[Idle || {_, Idle} <- maps:values(Wanting), Idle =/= keep], Walker} of
+        {[], undefined} ->
             State#state{all = keep};
-        [Idle | _] ->
-            _ = [self() ! walk || Before =:= keep],
+        {[], _} ->
+            _ = erlang:cancel_timer(Walker),
+            State#state{all = keep, walker = undefined};
+        {[Idle | _], undefined} ->
+            State#state{all = Idle, walker = erlang:start_timer(0, self(), walk)};
+        {[Idle | _], _} ->
             State#state{all = Idle}
     end.
 
@@ -141,14 +159,15 @@ handle_info({timeout, Turn, turn}, #state{turn = Turn} = State) ->
     noreply(walk(idle_streams(due(State#state{turn = undefined}))));
 handle_info(busy, State) ->
     noreply(State#state{busy = true});
-handle_info(walk, #state{all = keep} = State) ->
-    {noreply, State#state{walk = ended}};
-handle_info(walk, State) ->
-    _ = erlang:send_after(?WALK_EVERY, self(), walk),
-    case State of
-        #state{walk = ended} -> noreply(State#state{walk = start});
-        #state{} -> noreply(State)
+handle_info({timeout, Walker, walk}, #state{walker = Walker, walk = Walk} = State) ->
+    Next = State#state{walker = erlang:start_timer(?WALK_EVERY, self(), walk)},
+    case Walk of
+        ended -> noreply(Next#state{walk = start});
+        _ -> noreply(Next)
     end;
+handle_info({'DOWN', Monitor, process, Process, _Reason}, #state{wanting = Wanting} = State) ->
+    ok = wishes(fun(Wishes) -> maps:filter(fun(_, {Own, _}) -> Own =/= Process end, Wishes) end),
+    noreply(wanted(State#state{wanting = maps:filter(fun(_, {Own, _}) -> Own =/= Monitor end, Wanting)}));
 handle_info({{status, Pid, Transport}, Status}, #state{context = Context} = State) ->
     case megaphone_sleep:limits(Transport) of
         unknown ->

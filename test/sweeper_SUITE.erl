@@ -34,7 +34,8 @@ all() ->
         who_has_messages_is_left_alone,
         what_is_not_recognised_is_collected,
         the_sweeper_may_die,
-        other_users_are_swept_too
+        other_users_are_swept_too,
+        switched_off_and_on_it_walks_once
     ].
 
 %% A listener and a connection manager for each mode; one listener of ejabberd's own for each protocol.
@@ -294,7 +295,7 @@ other_users_are_swept_too(Config) ->
     {ok, {KeptIp, KeptPort}} = inet:sockname(Kept),
     Reader = fun() -> call(Node, ?MODULE, reader, [{KeptIp, KeptPort}]) end,
     ok = wait_until(fun() -> is_pid(Reader()) end),
-    ok = call(Node, megaphone_sweeper, sweep_all, [here, {hibernate, 50}]),
+    Listener = call(Node, ?MODULE, want_all, [{hibernate, 50}]),
     Sessions = [c2s_of(Jid, Config), c2s_of(WebJid, Config)],
     ok = wait_until(fun() -> lists:all(fun(Pid) -> is_asleep(Pid, Config) end, Sessions) end),
     ok = wait_until(fun() -> is_clean(Reader(), Config) end),
@@ -303,10 +304,48 @@ other_users_are_swept_too(Config) ->
     ok = megaphone_test_stream:send(Stream, ["<message to='", WebJid, "'><body>hello</body></message>"]),
     _ = megaphone_test_http:until(Socket, "hello"),
     ok = wait_until(fun() -> lists:all(fun(Pid) -> is_asleep(Pid, Config) end, Sessions) end),
-    ok = call(Node, megaphone_sweeper, sweep_all, [here, keep]),
+    %% Another incarnation knows of it, and it ends with its listener.
+    ok = restart_sweeper(Config),
+    #{all := {hibernate, 50}} = call(Node, megaphone_sweeper, info, []),
+    true = call(Node, erlang, exit, [Listener, kill]),
+    ok = wait_until(fun() -> maps:get(all, call(Node, megaphone_sweeper, info, [])) =:= keep end),
     ok = gen_tcp:close(Kept),
     ok = gen_tcp:close(Stream),
     ok = gen_tcp:close(Socket).
+
+%% Runs in the node: as a listener with `sweep: all'.
+want_all(Idle) ->
+    Caller = self(),
+    Listener = spawn(fun() ->
+        Caller ! {self(), megaphone_sweeper:sweep_all(here, Idle)},
+        receive
+            stop -> ok
+        end
+    end),
+    receive
+        {Listener, ok} -> Listener
+    end.
+
+switched_off_and_on_it_walks_once(_Config) ->
+    %% However often listeners change their mind, one walk through all sessions starts at a time.
+    {ok, State} = megaphone_sweeper:init([]),
+    From = {self(), make_ref()},
+    _ = lists:foldl(
+        fun(Idle, Before) ->
+            {reply, ok, After} = megaphone_sweeper:handle_call({sweep_all, here, Idle}, From, Before),
+            After
+        end,
+        State,
+        [{collect, 50}, keep, {collect, 60}, keep, {collect, 70}]
+    ),
+    ok = application:unset_env(megaphone, sweep_all),
+    receive
+        {timeout, _, walk} -> ok
+    end,
+    receive
+        Another -> ct:fail({another_walk, Another})
+    after 100 -> ok
+    end.
 
 restart_sweeper(Config) ->
     Node = node_of(Config),
