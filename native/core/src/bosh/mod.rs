@@ -31,10 +31,13 @@ mod tests;
 
 pub use answer::{Condition, EMPTY, terminated};
 pub use outbox::Item;
-pub use request::{Request, RequestError};
+pub use request::{Request, RequestError, Version};
 pub use session::{Activated, Begin, Effect, Effects, Inbound, Session, Settings};
 pub use sessions::{Ended, Entry, Sessions, SocketId};
 pub use sid::Sid;
+
+/// The version of XEP-0124 that this is.
+pub const BOSH_VERSION: Version = Version { major: 1, minor: 11 };
 
 /// The namespace of `<body/>`.
 pub const NAMESPACE: &str = "http://jabber.org/protocol/httpbind";

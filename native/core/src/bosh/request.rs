@@ -26,6 +26,8 @@ pub struct Request {
     pub key: Option<Box<[u8]>>,
     /// The first key of a new sequence.
     pub newkey: Option<Box<[u8]>>,
+    /// The highest version of BOSH that the client knows.
+    pub ver: Option<Version>,
     /// The version of XMPP.
     pub version: Option<String>,
     /// The language of the stream.
@@ -36,6 +38,29 @@ pub struct Request {
     pub restart: bool,
     /// There are elements in it.
     pub payload: bool,
+}
+
+/// A version of BOSH; of two, the major number counts first (XEP-0124, 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The number before the dot.
+    pub major: u32,
+    /// The one behind it.
+    pub minor: u32,
+}
+
+impl Version {
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (major, minor) = str::from_utf8(value).ok()?.split_once('.')?;
+        let number = |digits: &str| at_most(digits.as_bytes(), u32::MAX);
+        Some(Self { major: number(major)?, minor: number(minor)? })
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn text(self) -> String {
+        format!("{}.{}", self.major, self.minor)
+    }
 }
 
 /// Why a text is no request. The answer is status 400 (XEP-0124, 17.2... "bad-request").
@@ -126,6 +151,7 @@ impl Body {
             b"hold" => request.hold = Some(at_most(value, BOSH_HOLD).ok_or("hold")?),
             b"ack" => request.ack = Some(number(value).ok_or("ack")?),
             b"pause" => request.pause = Some(at_most(value, u32::MAX).ok_or("pause")?),
+            b"ver" => request.ver = Version::parse(value),
             b"key" => request.key = Some(key(value).ok_or("key")?),
             b"newkey" => request.newkey = Some(key(value).ok_or("newkey")?),
             b"xmpp:version" => request.version = Some(text(value, "xmpp:version")?),

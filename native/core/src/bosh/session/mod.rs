@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::answer::{Attributes, Condition};
 use super::outbox::{Item, Outbox};
-use super::{Request, Sid};
+use super::{BOSH_VERSION, Request, Sid};
 use order::refusal;
 
 use crate::limits::{
@@ -177,7 +177,7 @@ impl<T: PartialEq> Session<T> {
         attributes.number("wait", wait.into());
         attributes.number("hold", hold.into());
         attributes.number("requests", u64::from(hold) + 1);
-        attributes.text("ver", b"1.11");
+        attributes.text("ver", request.ver.unwrap_or(BOSH_VERSION).min(BOSH_VERSION).text().as_bytes());
         attributes.number("polling", BOSH_POLLING.into());
         attributes.number("inactivity", settings.inactivity.into());
         attributes.number("maxpause", settings.max_pause.into());

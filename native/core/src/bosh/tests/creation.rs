@@ -46,6 +46,26 @@ fn the_first_answer_tells_all_that_the_client_has_to_know_7_2() {
 }
 
 #[test]
+fn the_version_is_the_lower_one_of_what_both_know_7_2() {
+    let versions = [
+        ("1.10", "1.10"),
+        ("1.6", "1.6"),
+        ("1.11", "1.11"),
+        ("1.12", "1.11"),
+        ("2.0", "1.11"),
+        ("0.99", "0.99"),
+        ("4294967296.1", "1.11"),
+        ("1", "1.11"),
+        ("", "1.11"),
+        ("x.y", "1.11"),
+    ];
+    for (asked, got) in versions {
+        let text = created(&format!("ver='{asked}'"));
+        assert_eq!(attribute(&text, "ver"), Some(got), "{asked}");
+    }
+}
+
+#[test]
 fn the_settings_of_the_operator_are_told() {
     let mut talk = Talk::create("", Settings { inactivity: 7, max_pause: 8, max_concat: 9 });
     let done = talk.send(Item::Features(b"<stream:features/>"));

@@ -37,6 +37,7 @@ fn every_attribute_is_read() {
         pause: Some(9),
         key: Some((*b"k").into()),
         newkey: Some((*b"n").into()),
+        ver: Some(Version { major: 1, minor: 6 }),
         version: Some("1.0".into()),
         lang: Some("en".into()),
         terminate: true,
