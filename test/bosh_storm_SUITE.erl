@@ -32,6 +32,9 @@
 %% Messages that are more than BOSH_OUTBOX together: so many, and bytes.
 -define(LARGE_MESSAGES, 10).
 -define(LARGE, 500_000).
+%% Why a connection manager closes a connection (docs/protocol.md): all was said; the client is gone without all of its answer.
+-define(SAID, 0).
+-define(UNANSWERED, 7).
 %% Who makes as many sessions as he may.
 -define(FLOODER, {127, 0, 0, 99}).
 
@@ -42,7 +45,7 @@ suite() -> [{timetrap, {seconds, 900}}].
 all() ->
     [
         two_connection_managers, a_connection_manager_is_killed, logins_on_both_connections, hostile_requests, a_flood_of_sessions, nothing_is_read,
-        backwards_on_one_connection
+        backwards_on_one_connection, an_answer_is_cut_off
     ].
 
 %% Sessions at the second listener end after some seconds in which their clients do nothing.
@@ -307,3 +310,62 @@ backwards_on_one_connection(Config) ->
     Ends = [megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], megaphone_test_bosh:content(megaphone_test_bosh:answer(Socket))) || _ <- [2, 1]],
     ?assertEqual([[<<"terminate">>, Condition] || Condition <- [<<"other-request">>, <<"item-not-found">>]], Ends),
     gen_tcp:close(Socket).
+
+%% ---- pages that go on ------------------------------------------------------------------------------------------
+
+%% @doc A connection is cut when an answer with a message is on its way, and another page goes on with the next number: it gets the
+%% message when its connection manager says that the answer did not reach the client, and no second time when it did.
+-spec an_answer_is_cut_off(config()) -> term().
+an_answer_is_cut_off(Config) ->
+    #{node := Node} = Where = where(1, Config),
+    Client = megaphone_test_bosh_user:idle(megaphone_test_bosh_user:online(Where)),
+    Other = megaphone_test_bosh_user:online(Where),
+    {Next, []} = megaphone_test_bosh_user:numbers(Client),
+    ok = megaphone_test_bosh_user:abandon(Client),
+    Link = megaphone_test_link:connect(address(Node, {megaphone, 1})),
+    Poll = fun(Id) ->
+        Request = poll_as_ecm(megaphone_test_bosh_user:session(Client), Next + Id - 1),
+        ok = megaphone_test_link:send(Link, [megaphone_test_link:open(Id), {data, Id, Request}])
+    end,
+    Texts = fun(Id) ->
+        {200, Body, {ready, Id, 0}} = megaphone_test_link:answer(Link, Id),
+        Elements = megaphone_test_bosh:elements(fxml_stream:parse_element(Body)),
+        [megaphone_test_bosh:text(<<"body">>, El) || {xmlel, <<"message">>, _, _} = El <- Elements]
+    end,
+    Jid = megaphone_test_bosh_user:jid(Client),
+    Say = fun(User, Text) -> megaphone_test_bosh_user:send(User, megaphone_test_bosh_user:message(Jid, Text)) end,
+    Cut = fun(Id, Reason) ->
+        ok = megaphone_test_link:send(Link, {close, Id, Reason}),
+        {close, Id, 0} = megaphone_test_link:next(Link)
+    end,
+    Poll(1),
+    Later = Say(Other, <<"cut off">>),
+    ?assertEqual([<<"cut off">>], Texts(1)),
+    Cut(1, ?UNANSWERED),
+    Poll(2),
+    ?assertEqual([<<"cut off">>], Texts(2)),
+    Cut(2, ?SAID),
+    Poll(3),
+    Last = Say(Later, <<"another">>),
+    ?assertEqual([<<"another">>], Texts(3)),
+    %% A held one is answered at once.
+    Poll(4),
+    Cut(3, ?UNANSWERED),
+    ?assertEqual([<<"another">>], Texts(4)),
+    Cut(4, ?SAID),
+    ok = megaphone_test_link:disconnect(Link),
+    _ = megaphone_test_bosh_user:finish(Last),
+    ended(Where, Client, Next + 4).
+
+%% A poll of a session as a connection manager writes it; numbers count from that of its creation.
+-spec poll_as_ecm(megaphone_test_bosh:session(), pos_integer()) -> binary().
+poll_as_ecm(#{sid := Sid, rid := Rid}, N) ->
+    megaphone_test_link:request("POST", "/bosh", [], megaphone_test_bosh:body([{<<"rid">>, Rid + N}, {<<"sid">>, Sid}], [])).
+
+%% Ends a session by its next request.
+-spec ended(megaphone_test_bosh_node:where(), megaphone_test_bosh_user:user(), pos_integer()) -> ok.
+ended(Where, User, N) ->
+    Socket = megaphone_test_bosh:connect(Where),
+    ok = megaphone_test_bosh:post(Socket, megaphone_test_bosh_user:session(User), N, [{<<"type">>, "terminate"}], []),
+    [<<"terminate">>, undefined] = megaphone_test_bosh:attributes([<<"type">>, <<"condition">>], megaphone_test_bosh:content(megaphone_test_bosh:answer(Socket))),
+    megaphone_test_bosh:close(Socket).

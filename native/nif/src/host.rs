@@ -69,7 +69,7 @@ const WATCHER_COUNT: usize = 64;
 /// The VM, as seen from one call.
 pub(crate) struct Beam<'a> {
     pub(crate) env: Env<'a>,
-    /// Connections of requests that BOSH sessions were to answer, and that were closed.
+    /// Connections of requests that BOSH sessions were to answer, or have answered in vain, and that were closed.
     gone: Vec<(SocketId, Handle)>,
     /// Connections of such requests behind which others wait.
     hurried: Vec<(SocketId, Handle)>,
@@ -78,8 +78,8 @@ pub(crate) struct Beam<'a> {
 /// The table was told under its lock, a session has one of its own, and that comes first.
 impl Drop for Beam<'_> {
     fn drop(&mut self) {
-        for (session, handle) in self.gone.drain(..) {
-            crate::bosh::gone(session, &handle);
+        while let Some((session, handle)) = self.gone.pop() {
+            crate::bosh::gone(session, &handle, self);
         }
         for (session, handle) in std::mem::take(&mut self.hurried) {
             crate::bosh::hurry(session, &handle, self);
@@ -130,6 +130,12 @@ impl Host for Beam<'_> {
         {
             // Without that process the application is stopping.
             let _ = self.env.send(&links, (atoms::megaphone_gone(), pid));
+        }
+    }
+
+    fn lost(&mut self, pid: Pid, handle: Handle) {
+        if let Some(session) = pid.session() {
+            self.gone.push((session, handle));
         }
     }
 

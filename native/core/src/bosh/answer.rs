@@ -48,6 +48,15 @@ pub fn terminated(condition: Option<Condition>) -> Vec<u8> {
     attributes.body(&[])
 }
 
+/// The elements in an answer, which have these lengths.
+pub(super) fn payload_of<'a>(text: &'a [u8], lengths: &[u32]) -> &'a [u8] {
+    let length: usize = lengths.iter().map(|length| *length as usize).sum();
+    let end = text.len() - END.len();
+    &text[end - length..end]
+}
+
+const END: &[u8] = b"</body>";
+
 /// Attributes of an answer, written as they are added.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Attributes {
@@ -102,7 +111,7 @@ impl Attributes {
 
     /// The whole answer.
     pub(super) fn body(self, payload: &[u8]) -> Vec<u8> {
-        let mut text = Vec::with_capacity(EMPTY.len() + self.written.len() + payload.len() + 7);
+        let mut text = Vec::with_capacity(EMPTY.len() + self.written.len() + payload.len() + END.len());
         text.extend_from_slice(b"<body xmlns='");
         text.extend_from_slice(NAMESPACE.as_bytes());
         text.push(b'\'');
@@ -112,7 +121,7 @@ impl Attributes {
         } else {
             text.push(b'>');
             text.extend_from_slice(payload);
-            text.extend_from_slice(b"</body>");
+            text.extend_from_slice(END);
         }
         text
     }

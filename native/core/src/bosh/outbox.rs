@@ -1,5 +1,7 @@
 //! What the client session has sent and no answer has carried yet.
 
+use smallvec::SmallVec;
+
 use super::answer::{Attributes, Condition};
 use crate::limits::BOSH_ANSWER;
 
@@ -38,6 +40,20 @@ pub(super) struct Outbox {
     prefixed: bool,
     /// After this nothing comes.
     ended: bool,
+}
+
+/// Bytes of each of some elements.
+pub(super) type Lengths = SmallVec<[u32; 4]>;
+
+/// What goes into one answer.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Elements, one after the other.
+    pub(super) payload: Vec<u8>,
+    /// Of each; empty when the answer says more than its elements, and cannot be taken back.
+    pub(super) lengths: Lengths,
+    /// The stream has ended with it.
+    pub(super) ended: bool,
 }
 
 #[derive(Debug)]
@@ -85,9 +101,8 @@ impl Outbox {
         self.lengths.push_back(text.len() as u32); // bounded by BOSH_OUTBOX
     }
 
-    /// Takes what goes into one answer, at most `most` elements (0: as many as there are), and adds its attributes. The flag
-    /// tells that the stream has ended with it.
-    pub(super) fn take(&mut self, most: usize, attributes: &mut Attributes) -> (Vec<u8>, bool) {
+    /// Takes what goes into one answer, at most `most` elements (0: as many as there are), and adds its attributes.
+    pub(super) fn take(&mut self, most: usize, attributes: &mut Attributes) -> Taken {
         let most = if most == 0 { usize::MAX } else { most };
         let (mut count, mut bytes) = (0, 0);
         for length in &self.lengths {
@@ -97,7 +112,7 @@ impl Outbox {
             count += 1;
             bytes += *length as usize;
         }
-        self.lengths.drain(..count);
+        let mut lengths: Lengths = self.lengths.drain(..count).collect();
         let payload = if self.lengths.is_empty() && self.start == 0 {
             std::mem::take(&mut self.texts)
         } else {
@@ -124,8 +139,21 @@ impl Outbox {
                 attributes.text("xmpp:version", &version);
             }
             attributes.text("authid", &id);
+            lengths.clear();
         }
-        (payload, ended)
+        if ended {
+            lengths.clear();
+        }
+        Taken { payload, lengths, ended }
+    }
+
+    /// Puts elements before all that is there.
+    pub(super) fn put_back(&mut self, payload: &[u8], lengths: &[u32]) {
+        self.texts.splice(..self.start, payload.iter().copied());
+        self.start = 0;
+        for length in lengths.iter().rev() {
+            self.lengths.push_front(*length);
+        }
     }
 
     /// The elements that are left, in order.
@@ -150,7 +178,8 @@ mod tests {
         outbox.push(Item::Element(&element));
         for _ in 0..100 {
             outbox.push(Item::Element(&element));
-            assert_eq!(outbox.take(0, &mut Attributes::default()), (element.clone(), false));
+            let taken = outbox.take(0, &mut Attributes::default());
+            assert_eq!((taken.payload, taken.lengths.len(), taken.ended), (element.clone(), 1, false));
             assert_eq!((outbox.len(), outbox.elements().count()), (BOSH_ANSWER, 1));
             assert!(outbox.texts.capacity() <= 8 * BOSH_ANSWER, "{} bytes", outbox.texts.capacity());
         }

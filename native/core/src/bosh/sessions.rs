@@ -91,7 +91,7 @@ pub struct Sessions<T, P> {
     node: u32,
 }
 
-impl<T: PartialEq, P: Copy> Sessions<T, P> {
+impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
     /// Of a node with this tag.
     #[must_use]
     pub fn new(node: u32) -> Self {
@@ -305,7 +305,7 @@ impl<T: PartialEq, P: Copy> Sessions<T, P> {
     }
 }
 
-impl<T: PartialEq, P> Shard<T, P> {
+impl<T: PartialEq + Copy, P> Shard<T, P> {
     /// Puts a session where it is looked at in time.
     fn arm(&mut self, at: usize) {
         let Some(entry) = self.slots.get_mut(at) else { return };

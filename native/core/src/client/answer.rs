@@ -171,8 +171,19 @@ impl Client {
 
     /// The client is gone.
     pub fn gone(&mut self, io: &mut dyn Io) {
+        // What an answer still lacks is not known here; all that has come of it may be all there is.
+        let unanswered = match self.stage {
+            Stage::Answer => !self.flags.answered || self.pending() > 0,
+            Stage::Head | Stage::Turn | Stage::Collect => self.pending() > 0,
+            _ => false,
+        };
         let idle = self.stage == Stage::Head && self.held_input() == 0;
-        self.abort(if idle { CloseReason::Normal } else { CloseReason::PeerGone }, io);
+        let reason = match () {
+            () if unanswered => CloseReason::Unanswered,
+            () if idle => CloseReason::Normal,
+            () => CloseReason::PeerGone,
+        };
+        self.abort(reason, io);
     }
 
     /// The limit that [`Client::timer`] names has passed.

@@ -294,7 +294,7 @@ impl Client {
             Some(CloseReason::Shutdown) => code::GOING_AWAY,
             Some(CloseReason::Limit) => code::TRY_LATER,
             Some(CloseReason::Timeout) => code::POLICY,
-            Some(CloseReason::Protocol | CloseReason::Internal) => code::INTERNAL,
+            Some(CloseReason::Protocol | CloseReason::Internal | CloseReason::Unanswered) => code::INTERNAL,
             None => code::RESTART,
         };
         self.close_socket(code, io);

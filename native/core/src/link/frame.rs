@@ -127,6 +127,8 @@ codes! {
         Shutdown = 5,
         /// An internal error of the sender.
         Internal = 6,
+        /// The client's TCP connection is gone, and the client has not got all of the answer to its request.
+        Unanswered = 7,
     } else Internal
 }
 

@@ -327,7 +327,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             // A stream's owner learns of the end even if it looks later, or is named later. The consumer of a request
             // does not look, and one that has not begun need not begin.
             let stream = !slot.flags.http;
-            let awaited = slot.owner.is_some() || (stream && slot.flags.started);
+            let awaited =
+                (slot.owner.is_some() && !slot.bits.has(Bits::ANSWERED)) || (stream && slot.flags.started);
             let untold = stream && !slot.flags.told;
             let needed = awaited && (unread || untold || (slot.link == 0 && untaken));
             if slot.flags.released || !needed {

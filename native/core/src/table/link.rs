@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Host, Message, NO_ADDRESS, Refused};
 use crate::limits::{MAX_CONTROL, MAX_LOCAL_ADDRESSES};
-use crate::link::{Decoder, Frame, Handshake};
+use crate::link::{CloseReason, Decoder, Frame, Handshake};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock, SegQueue};
 
 /// What takes the input of a link apart.
@@ -15,7 +15,7 @@ pub(super) struct Intake {
     /// Until the link is open.
     pub(super) handshake: Option<Box<Handshake>>,
     /// A connection that its client has closed right behind a request: the request is served before.
-    pub(super) closing: Option<u64>,
+    pub(super) closing: Option<(u64, CloseReason)>,
 }
 
 impl Intake {

@@ -197,6 +197,10 @@ pub trait Host {
     /// lock of a shard, as [`Host::deliver`] is.
     fn abandon(&mut self, pid: Self::Pid, handle: Handle);
 
+    /// The client of a request that was taken whole has gone, and has not got all of the answer, which was given. Called under
+    /// the lock of a shard, as [`Host::deliver`] is.
+    fn lost(&mut self, _pid: Self::Pid, _handle: Handle) {}
+
     /// The client of a request that was taken whole has sent another one, which waits for the answer to this one. Called under
     /// the lock of a shard, as [`Host::deliver`] is.
     fn hurry(&mut self, _pid: Self::Pid, _handle: Handle) {}

@@ -79,7 +79,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if !slot.flags.polled {
             return Err(Closed);
         }
-        let more = shard.next_request(place);
+        let more = shard.next_request(place, false);
         let effect = shard.finish(place);
         drop(shard);
         if let Some(effect) = effect {
@@ -89,7 +89,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// Sends the whole answer to a request that was taken whole, and ends it as [`Table::end_request`] does; `last`: the
-    /// connection ends with it. It is queued whatever its length: who gives it has limited that.
+    /// connection ends with it. An owner that is no process stays until the next request, to be told if the answer is lost
+    /// ([`Host::lost`]). It is queued whatever its length: who gives it has limited that.
     ///
     /// # Errors
     /// [`Closed`], also when no request was taken.
@@ -117,7 +118,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             shard.detach(place);
             shard.close(place, CloseReason::Normal, now, host)
         } else {
-            more = shard.next_request(place);
+            let stays = slot.owner.is_some_and(|owner| !host.is_process(owner));
+            more = shard.next_request(place, stays);
             shard.finish(place)
         };
         drop(shard);
@@ -135,6 +137,17 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
+    /// The client has gone before it had all of an answer. If that was given already, whoever gave it is told.
+    pub(super) fn unanswered<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, host: &mut H) {
+        let Some(handle) = self.handle(place) else { return };
+        let Some(slot) = self.slots.get(place as usize) else { return };
+        // It is about the last request of which anything has come.
+        let is_of_next = slot.queues.as_ref().is_some_and(|queues| queues.input.len() > 0);
+        if let Some(owner) = slot.owner.filter(|_| slot.bits.has(Bits::ANSWERED) && !is_of_next) {
+            host.lost(owner, handle);
+        }
+    }
+
     /// Tells the owner of a poll of the request that waits for its answer.
     pub(super) fn tell_of_next<H: Host<Pid = P, Chunk = C>>(&mut self, place: u32, host: &mut H) {
         let Some(handle) = self.handle(place) else { return };
@@ -144,8 +157,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         }
     }
 
-    /// The request that was taken is answered. True: the next one is there.
-    fn next_request(&mut self, place: u32) -> bool {
+    /// The request that was taken is answered. True: the next one is there. `stays`: its owner stays as long as there is none.
+    fn next_request(&mut self, place: u32, stays: bool) -> bool {
         let Some(slot) = self.slots.get_mut(place as usize) else { return false };
         slot.finish_request();
         slot.bits.set(Bits::NEXT_WAITS, false);
@@ -154,7 +167,12 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             self.set_owner(place, None);
             return true;
         }
-        self.detach(place);
+        if stays {
+            slot.flags.started = false;
+            slot.bits.set(Bits::ANSWERED, true);
+        } else {
+            self.detach(place);
+        }
         false
     }
 }

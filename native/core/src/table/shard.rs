@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use hashbrown::HashTable;
 
 use super::input::Chunk;
-use super::slot::{NOWHERE, Queues, Slot, Wire};
+use super::slot::{Bits, NOWHERE, Queues, Slot, Wire};
 use super::{End, Handle, Host, SHARDS};
 use crate::limits::SPARE_QUEUES;
 use crate::link::CloseReason;
@@ -211,6 +211,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
     pub(super) fn set_owner(&mut self, place: u32, owner: Option<P>) {
         let Some(slot) = self.slots.get_mut(place as usize) else { return };
         let old = std::mem::replace(&mut slot.owner, owner);
+        slot.bits.set(Bits::ANSWERED, false);
         if old == owner {
             return;
         }

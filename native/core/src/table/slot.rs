@@ -139,6 +139,8 @@ impl Bits {
     pub(super) const ASKED: Self = Self(256);
     /// The client's next request waits for the answer to this one.
     pub(super) const NEXT_WAITS: Self = Self(1024);
+    /// Its owner has nothing to do with it any more, and is there only to be told if its answer is lost.
+    pub(super) const ANSWERED: Self = Self(2048);
     /// The client came by TLS.
     pub(super) const TLS: Self = Self(512);
 

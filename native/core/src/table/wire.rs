@@ -103,8 +103,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         if !input.is_empty() {
             intake.decoder.push(input);
         }
-        if let Some(id) = intake.closing.take()
-            && let Err(text) = self.close_frame(link, id, now, host)
+        if let Some((id, reason)) = intake.closing.take()
+            && let Err(text) = self.close_frame(link, id, reason, now, host)
         {
             link.stop(&Frame::Error { id: 0, code: ErrorCode::Protocol, text: &text }, host);
             return InputEnd::Stop(text);
@@ -149,10 +149,10 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             return Ok(false);
         };
         let Some(opening) = handshake else {
-            if let Frame::Close { id, .. } = frame
+            if let Frame::Close { id, reason } = frame
                 && starts(link, id, actions)
             {
-                *closing = Some(id);
+                *closing = Some((id, reason));
                 return Ok(true);
             }
             let verdict = self.frame(link, frame, now, actions, host);
@@ -178,7 +178,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         match frame {
             Frame::Open { id, open } => self.open_frame(link, id, &open, now, host),
             Frame::Data { id, payload } => self.data_frame(link, id, payload, now, actions, host),
-            Frame::Close { id, .. } => self.close_frame(link, id, now, host),
+            Frame::Close { id, reason } => self.close_frame(link, id, reason, now, host),
             Frame::Window { id, increment } => self.window_frame(link, id, increment, host),
             Frame::Ping(bytes) => owe(link, &Frame::Pong(bytes), host),
             Frame::Error { id: 0, text, .. } => Err(reported(text)),
@@ -315,12 +315,16 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         &self,
         link: &Link<P>,
         id: u64,
+        reason: CloseReason,
         now: u32,
         host: &mut H,
     ) -> Verdict {
         let hash = self.key_hash(link.incarnation, id);
         let mut shard = self.shard(Self::shard_of(hash));
         let Some(place) = shard.find_wire(hash, link.incarnation, id) else { return Ok(()) };
+        if reason == CloseReason::Unanswered {
+            shard.unanswered(place, host);
+        }
         let Some(slot) = shard.slots.get_mut(place as usize) else { return Ok(()) };
         slot.last_activity = now;
         let answered = slot.wire == Wire::CloseSent;

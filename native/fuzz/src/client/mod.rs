@@ -254,18 +254,23 @@ impl Scene {
         self.client.timeout(&mut self.world);
     }
 
+    fn gone_in_model(&mut self) {
+        let sent = self.model.is_sent(&self.world);
+        self.model.gone(self.client.pending(), sent);
+    }
+
     /// The client ends its stream, resets it, or cannot be asked for its address.
     fn leave(&mut self, script: &mut Script<'_>) {
         match script.byte() % 4 {
             0 => self.world.present = false,
             1 => {
-                self.model.gone();
+                self.gone_in_model();
                 self.client.gone(&mut self.world);
             }
             _ => {
                 // What is being written may still be read.
                 if self.model.phase != Phase::Ending || self.world.ended {
-                    self.model.gone();
+                    self.gone_in_model();
                 }
                 self.client.eof(&mut self.world);
             }
@@ -327,7 +332,7 @@ impl Scene {
             self.writable();
             self.check();
             assert_eq!(self.client.pending(), 0);
-            self.model.gone();
+            self.gone_in_model();
             self.client.eof(&mut self.world);
             self.check();
         }

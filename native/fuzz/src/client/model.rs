@@ -287,9 +287,16 @@ impl Model {
         }
     }
 
-    pub(super) fn gone(&mut self) {
-        let idle = self.phase == Phase::Between && self.held() == 0;
-        self.abort(if idle { CloseReason::Normal } else { CloseReason::PeerGone });
+    /// `sent`: as for [`Model::ready`].
+    pub(super) fn gone(&mut self, pending: usize, sent: bool) {
+        let reason = match self.phase {
+            Phase::Asked if sent && !self.answered => CloseReason::Unanswered,
+            Phase::Asked if sent && pending > 0 => CloseReason::Unanswered,
+            Phase::Between if pending > 0 => CloseReason::Unanswered,
+            Phase::Between if self.held() == 0 => CloseReason::Normal,
+            _ => CloseReason::PeerGone,
+        };
+        self.abort(reason);
     }
 
     pub(super) fn timer(&self, pending: usize, world: &World) -> Timer {

@@ -30,9 +30,9 @@ use waiter::{Waiter, perform, send};
 static SESSIONS: LazyLock<Sessions<Waiter, Pid>> =
     LazyLock::new(|| Sessions::new(getrandom::u32().unwrap_or_else(|_| now())));
 
-/// The connection of a request that a session was to answer was closed. Called without locks.
-pub(crate) fn gone(session: SocketId, handle: &Handle) {
-    let _ = SESSIONS.with_id(session, |entry| entry.session.gone(&Waiter::at(handle), time()));
+/// The connection of a request that a session was to answer, or whose answer has not arrived, was closed. Called without locks.
+pub(crate) fn gone(session: SocketId, handle: &Handle, beam: &mut Beam<'_>) {
+    work_with(session, beam, |entry, effects| entry.session.gone(&Waiter::at(handle), time(), effects));
 }
 
 /// A request waits behind one that a session holds. Called without locks.
@@ -90,7 +90,7 @@ fn bosh_create<'a>(
     };
     let here = SESSIONS.with_id(id, |entry| own(&waiter, entry, &mut beam));
     if !matches!(here, Some((true, _))) {
-        let _ = SESSIONS.with_id(id, |entry| entry.session.gone(&waiter, time()));
+        work_with(id, &mut beam, |entry, effects| entry.session.gone(&waiter, time(), effects));
     }
     Ok((atoms::ok(), socket(env, id)).encode(env))
 }
@@ -229,10 +229,15 @@ fn bosh_tick(env: Env<'_>) -> Term<'_> {
 
 /// The process that was to be given the answer to a request has no use for it any more.
 #[rustler::nif]
-fn bosh_forget<'a>(waiter: Term<'a>, body: Binary<'a>) -> NifResult<Atom> {
+fn bosh_forget<'a>(env: Env<'a>, waiter: Term<'a>, body: Binary<'a>) -> NifResult<Atom> {
     let waiter = Waiter::from(waiter)?;
-    if let Ok(Request { sid: Some(Some(sid)), .. }) = Request::parse(&body, &XmlLimits::default()) {
-        let _ = SESSIONS.with_sid(&sid, |entry| entry.session.gone(&waiter, time()));
+    if let Ok(Request { sid: Some(Some(sid)), .. }) = Request::parse(&body, &XmlLimits::default())
+        && let Some((id, _)) = SESSIONS.with_sid(&sid, |entry| entry.id())
+    {
+        let forget = |entry: &mut Entry<Waiter, Pid>, effects: &mut Effects<Waiter>| {
+            entry.session.gone(&waiter, time(), effects);
+        };
+        work_with(id, &mut Beam::new(env), forget);
     }
     Ok(atoms::ok())
 }

@@ -133,7 +133,7 @@ fn take(waiter: Waiter, body: &[u8], unbounded: bool, beam: &mut Beam<'_>) -> Ta
             entry.session.request(request, body, waiter, time(), &mut effects);
         }
         if !here {
-            entry.session.gone(&waiter, time());
+            entry.session.gone(&waiter, time(), &mut effects);
         }
         let batch = entry.session.take_batch(unbounded, time(), &mut effects);
         perform(effects, beam);

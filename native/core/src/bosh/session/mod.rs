@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::answer::{Attributes, Condition};
-use super::outbox::{Item, Outbox};
+use super::outbox::{Item, Lengths, Outbox};
 use super::{BOSH_VERSION, Request, Sid};
 use order::refusal;
 
@@ -101,9 +101,20 @@ struct Parked<T> {
 
 /// An answer that was given.
 #[derive(Debug)]
-struct Answered {
+struct Answered<T> {
     at: u64,
     text: Option<Arc<[u8]>>,
+    carried: Option<Box<Carried<T>>>,
+}
+
+/// The elements of an answer, as long as it may turn out that it has not reached its client.
+#[derive(Debug)]
+struct Carried<T> {
+    ticket: T,
+    /// Bytes of each.
+    lengths: Lengths,
+    /// It has not reached him; one that was given later may have.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +139,7 @@ pub struct Session<T> {
     /// Ordered by their numbers.
     parked: Vec<Parked<T>>,
     /// The last answers, of the numbers before those of `held`.
-    answered: SmallVec<[Answered; 2]>,
+    answered: SmallVec<[Answered<T>; 2]>,
     inbox: Vec<Inbound>,
     outbox: Option<Box<Outbox>>,
     /// Attributes of the answer to the request that made the session.
@@ -156,7 +167,7 @@ pub struct Session<T> {
     shaped: bool,
 }
 
-impl<T: PartialEq> Session<T> {
+impl<T: PartialEq + Copy> Session<T> {
     /// The session that `request` asks for, which waits for its answer, as `ticket`: that comes with the features of the
     /// stream (XEP-0206, 2).
     pub fn new(
@@ -230,6 +241,7 @@ impl<T: PartialEq> Session<T> {
             return self.refuse(ticket, Condition::ItemNotFound, effects);
         }
         self.active(now);
+        self.arrived(&ticket);
         if rid < self.next {
             return self.repeated(rid, ticket, now, effects);
         }
@@ -323,12 +335,17 @@ impl<T: PartialEq> Session<T> {
         self.go_on(now, effects);
     }
 
-    /// The connection of one who waits was closed.
-    pub fn gone(&mut self, ticket: &T, now: u64) {
+    /// The connection of one who waits was closed, or of one whose answer has surely not reached him. Its client may send the
+    /// request once more; it may as well be another page that goes on with the session, and does not know of that request.
+    /// So the elements of such an answer go with the next one, unless later ones may have arrived.
+    pub fn gone(&mut self, ticket: &T, now: u64, effects: &mut Effects<T>) {
         for held in &mut self.held {
             held.ticket.take_if(|held| held == ticket);
         }
         self.parked.retain(|parked| parked.ticket.as_ref() != Some(ticket));
+        if self.take_back(ticket) {
+            self.go_on(now, effects);
+        }
         self.rest(now);
     }
 

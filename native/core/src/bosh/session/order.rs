@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::answer::{Attributes, Condition, EMPTY, terminated};
-use super::{Answered, Begin, Effect, Effects, Held, Inbound, Parked, Phase, Session};
+use super::super::answer::{Attributes, Condition, EMPTY, payload_of, terminated};
+use super::super::outbox::{Lengths, Taken};
+use super::{Answered, Begin, Carried, Effect, Effects, Held, Inbound, Parked, Phase, Session};
 use crate::bosh::Request;
 use crate::limits::{BOSH_POLLING, BOSH_REPORT, MAX_BATCH_BYTES};
 
-impl<T: PartialEq> Session<T> {
+impl<T: PartialEq + Copy> Session<T> {
     /// A request whose number was used before (XEP-0124, 14.3).
     pub(super) fn repeated(&mut self, rid: u64, ticket: T, now: u64, effects: &mut Effects<T>) {
         if let Some(held) = self.held.iter_mut().find(|held| held.rid == rid) {
@@ -17,8 +18,11 @@ impl<T: PartialEq> Session<T> {
         }
         let first_held = self.next - self.held.len() as u64;
         let back = (first_held - rid) as usize;
-        match self.answered.len().checked_sub(back).and_then(|at| self.answered.get(at)) {
-            Some(answered) => {
+        match self.answered.len().checked_sub(back).filter(|at| *at < self.answered.len()) {
+            Some(at) => {
+                // If it is lost by one way, it may arrive by the other.
+                self.is_certain(at);
+                let answered = &self.answered[at];
                 effects.push(Effect::Answer(ticket, answered.text.clone()));
             }
             // An error that ends the session for whoever reads it. A request that was late, or came by a stuck connection, when
@@ -207,24 +211,32 @@ impl<T: PartialEq> Session<T> {
             self.held.shrink_to_fit();
         }
         let plain = self.creation.is_none() && !self.acks && self.report.is_none() && !with_payload;
+        let (mut lengths, creates) = (Lengths::new(), self.creation.is_some());
         let (text, ended) = if plain {
             (None, false)
         } else {
             let mut attributes = self.attributes_for(held.rid, now);
-            let (payload, ended) = match &mut self.outbox {
+            let taken = match &mut self.outbox {
                 Some(outbox) if with_payload => {
                     outbox.take(self.settings.max_concat as usize, &mut attributes)
                 }
-                _ => (Vec::new(), false),
+                _ => Taken::default(),
             };
-            let text = attributes.body(&payload);
-            ((text != EMPTY).then(|| text.into()), ended)
+            let text = attributes.body(&taken.payload);
+            lengths = taken.lengths;
+            ((text != EMPTY).then(|| text.into()), taken.ended)
         };
         self.outbox.take_if(|outbox| outbox.is_empty());
         if with_payload {
             self.polled = None;
         }
-        self.remember(Answered { at: now, text: text.clone() });
+        let carried = held.ticket.filter(|_| !lengths.is_empty() && !creates);
+        let carried = carried.map(|ticket| Box::new(Carried { ticket, lengths, lost: false }));
+        if with_payload && carried.is_none() {
+            // Nothing can be put before it.
+            self.answered.iter_mut().for_each(|answered| answered.carried = None);
+        }
+        self.remember(Answered { at: now, text: text.clone(), carried });
         effects.extend(held.ticket.map(|ticket| Effect::Answer(ticket, text)));
         if ended {
             // The client knows that the session has ended; its other requests are answered with nothing.
@@ -251,7 +263,38 @@ impl<T: PartialEq> Session<T> {
         attributes
     }
 
-    fn remember(&mut self, answered: Answered) {
+    /// Whoever sends another request has got the answer to the one before, and will not be given it again.
+    pub(super) fn arrived(&mut self, ticket: &T) {
+        let of_his =
+            |answered: &Answered<T>| answered.carried.as_ref().is_some_and(|at| at.ticket == *ticket);
+        if let Some(at) = self.answered.iter().rposition(of_his) {
+            self.is_certain(at);
+        }
+    }
+
+    /// An answer is not taken back any more, so none before it is.
+    fn is_certain(&mut self, at: usize) {
+        self.answered[..=at].iter_mut().for_each(|answered| answered.carried = None);
+    }
+
+    /// Puts elements back that have not reached their client, those of the last answers that had any. False: nothing was.
+    pub(super) fn take_back(&mut self, ticket: &T) -> bool {
+        let mut carried = self.answered.iter_mut().filter_map(|answered| answered.carried.as_mut());
+        let Some(lost) = carried.find(|carried| carried.ticket == *ticket) else { return false };
+        lost.lost = true;
+        let mut any = false;
+        while let Some(answered) = self.answered.iter_mut().rfind(|answered| answered.carried.is_some())
+            && let Some(carried) = answered.carried.take_if(|carried| carried.lost)
+            && let Some(text) = answered.text.take()
+        {
+            let payload = payload_of(&text, &carried.lengths);
+            self.outbox.get_or_insert_default().put_back(payload, &carried.lengths);
+            any = true;
+        }
+        any
+    }
+
+    fn remember(&mut self, answered: Answered<T>) {
         if self.answered.len() as u64 == self.requests() {
             self.answered.remove(0);
         }

@@ -6,6 +6,7 @@ mod elements;
 mod ends;
 mod inbox;
 mod keys;
+mod lost;
 mod model;
 mod order;
 mod pauses;
@@ -196,9 +197,17 @@ impl Talk {
         self.done(effects)
     }
 
+    /// The connection of one who waits was closed; nobody is answered by that.
     fn gone(&mut self, ticket: u32) {
         self.waiting.remove(&ticket);
-        self.session.gone(&ticket, self.now);
+        assert_eq!(self.lost(ticket), []);
+    }
+
+    /// The answer to one has not arrived.
+    fn lost(&mut self, ticket: u32) -> Done {
+        let mut effects = Effects::new();
+        self.session.gone(&ticket, self.now, &mut effects);
+        self.done(effects)
     }
 
     fn hurry(&mut self, ticket: u32) -> Done {

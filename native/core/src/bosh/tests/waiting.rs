@@ -162,7 +162,7 @@ fn a_connection_that_is_closed_after_its_request_has_moved_on_changes_nothing() 
     talk.gone(11);
     talk.gone(77);
     assert_eq!(talk.element("<a/>"), done(&[(1, "<a/>")]));
-    talk.gone(1);
+    talk.gone(11);
     assert_eq!(talk.request_as(2, 11, "", ""), done(&[(2, "<a/>")]));
 }
 

@@ -101,3 +101,45 @@ fn a_new_link_does_not_add_a_window_to_what_was_not_taken() {
     client.writable(&mut world);
     assert!(world.ended && world.taken == b"answer");
 }
+
+#[test]
+fn the_node_is_told_whether_a_client_that_has_gone_got_its_answer() {
+    type Do = fn(&mut Client, &mut World);
+    let nothing: Do = |_, _| {};
+    let begins: Do = |client, world| {
+        world.takes = 0;
+        client.data(b"answer", world);
+    };
+    let all: Do = |client, world| client.data(b"answer", world);
+    let ready: Do = |client, world| {
+        client.data(b"answer", world);
+        client.ready(ReadyMode::Request, world);
+    };
+    let slow: Do = |client, world| {
+        world.takes = 3;
+        client.data(b"answer", world);
+        client.ready(ReadyMode::Request, world);
+    };
+    let next: Do = |client, world| {
+        client.data(b"answer", world);
+        client.ready(ReadyMode::Request, world);
+        client.input(&GET[..5], world);
+    };
+    let cases = [
+        (nothing, "close Unanswered"),
+        (begins, "close Unanswered"),
+        // There may be more of it.
+        (all, "close PeerGone"),
+        (ready, "close Normal"),
+        (slow, "close Unanswered"),
+        (next, "close PeerGone"),
+    ];
+    for (number, (run, expected)) in cases.into_iter().enumerate() {
+        let mut world = World::new();
+        let mut client = asked(&mut world);
+        run(&mut client, &mut world);
+        world.sent();
+        client.eof(&mut world);
+        assert_eq!(world.sent().0, [expected], "{number}");
+    }
+}

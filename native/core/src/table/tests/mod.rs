@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use super::*;
 
 /// The world around a table in a test.
+/// Owns connections and is no process.
+pub(super) const SESSION: u32 = u32::MAX;
+
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) mail: VecDeque<(u32, Message<Vec<u8>>)>,
@@ -21,6 +24,8 @@ pub(super) struct World {
     pub(super) abandoned: Vec<u32>,
     /// Those behind which other requests wait.
     pub(super) hurried: Vec<(u32, Handle)>,
+    /// Those whose answers are lost.
+    pub(super) lost: Vec<(u32, Handle)>,
     pub(super) millis: u32,
     /// How often something became busy after all was quiet.
     pub(super) busy: usize,
@@ -40,6 +45,14 @@ impl Host for World {
 
     fn hurry(&mut self, pid: u32, handle: Handle) {
         self.hurried.push((pid, handle));
+    }
+
+    fn lost(&mut self, pid: u32, handle: Handle) {
+        self.lost.push((pid, handle));
+    }
+
+    fn is_process(&mut self, pid: u32) -> bool {
+        pid != SESSION
     }
 
     fn is_alive(&mut self, pid: u32) -> bool {

@@ -3,7 +3,7 @@
 use super::link::{CONSUMER, Peer, REQUEST, close, data, encoded, open};
 use super::*;
 use crate::limits::SMALL_BODY;
-use crate::link::{Frame, ReadyMode};
+use crate::link::{CloseReason, Frame, ReadyMode};
 use crate::packet::Fields;
 
 const TARGETS: [&[u8]; 2] = [b"/bosh", b"/bosh/"];
@@ -226,4 +226,47 @@ fn a_poll_that_dies_closes_its_connection() {
     assert_eq!(peer.output(), ["close 1 Normal"]);
     assert_eq!(peer.table.info(&handle), Err(Closed));
     assert_eq!(peer.world.abandoned, []);
+}
+
+/// Of an answer that did not reach its client the one who gave it is told, unless something of another request has come since.
+#[test]
+fn who_has_answered_is_told_if_the_answer_is_lost() {
+    let cases = [
+        (CloseReason::Unanswered, &b""[..], true),
+        (CloseReason::Unanswered, &b"P"[..], false),
+        (CloseReason::PeerGone, &b""[..], false),
+        (CloseReason::Normal, &b""[..], false),
+    ];
+    for (reason, more, is_told) in cases {
+        for is_written in [false, true] {
+            let mut peer = Peer::new();
+            let handle = peer.request(1, REQUEST);
+            assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+            assert_eq!(peer.table.set_owner(&handle, SESSION, 0, &mut peer.world), Ok(()));
+            assert_eq!(peer.table.answer(&handle, &[ANSWER], false, 0, &mut peer.world), Ok(false));
+            if is_written {
+                assert_eq!(peer.output(), ["data 1 38", "ready 1 Request"]);
+            }
+            if !more.is_empty() {
+                peer.input(&[data(1, more)]);
+            }
+            peer.input(&[Frame::Close { id: 1, reason }]);
+            let told = if is_told { vec![(SESSION, handle)] } else { vec![] };
+            assert_eq!((&peer.world.lost, &peer.world.abandoned), (&told, &vec![]), "{reason:?} {more:?}");
+            assert_eq!(peer.table.stats().connections, 0, "nothing is left of it");
+        }
+    }
+}
+
+/// Who has answered has nothing to do with the connection's next request.
+#[test]
+fn a_session_that_has_answered_does_not_own_the_next_request() {
+    let mut peer = Peer::new();
+    let handle = peer.request(1, REQUEST);
+    assert!(peer.take(&handle).is_ok_and(|taken| taken.is_some()));
+    assert_eq!(peer.table.set_owner(&handle, SESSION, 0, &mut peer.world), Ok(()));
+    assert_eq!(peer.table.answer(&handle, &[ANSWER], false, 0, &mut peer.world), Ok(false));
+    assert_eq!(peer.input(&[data(1, REQUEST)]), [handle], "a consumer is started");
+    peer.input(&[Frame::Close { id: 1, reason: CloseReason::Unanswered }]);
+    assert_eq!((&peer.world.lost, &peer.world.abandoned), (&vec![], &vec![]));
 }

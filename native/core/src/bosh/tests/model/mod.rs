@@ -45,6 +45,10 @@ struct World {
     now: u64,
     tickets: u32,
     fates: BTreeMap<u32, Fate>,
+    /// Requests whose elements came back because their answers were lost.
+    taken_back: BTreeSet<u64>,
+    /// Requests that have come more than once.
+    repeated: BTreeSet<u64>,
     /// The number of a ticket's request.
     rids: BTreeMap<u32, u64>,
     /// The first answer to each request.
@@ -106,6 +110,8 @@ impl World {
             now: 0,
             tickets: 1,
             fates: BTreeMap::new(),
+            taken_back: BTreeSet::new(),
+            repeated: BTreeSet::new(),
             rids: BTreeMap::new(),
             given: BTreeMap::new(),
             requests: Vec::new(),
@@ -139,8 +145,10 @@ impl World {
             assert_eq!(before, Some(Fate::Waits), "{ticket} is answered once");
             if let Some(text) = &text {
                 well_formed(text);
-                let first = self.given.entry(self.rids[&ticket]).or_insert_with(|| Some(text.clone()));
-                assert_eq!(first.as_ref(), Some(text), "the answer that was given before");
+                let rid = self.rids[&ticket];
+                let first = self.given.entry(rid).or_insert_with(|| Some(text.clone()));
+                let is_emptied = text == EMPTY && self.taken_back.contains(&rid);
+                assert!(is_emptied || first.as_ref() == Some(text), "the answer that was given before");
             }
             self.answers.push((ticket, text));
         }
@@ -155,6 +163,9 @@ impl World {
         // What the client has done with is not sent by anybody for ever.
         if !is_current && (rid + requests < self.rid || rid <= self.acked) {
             return;
+        }
+        if self.rids.values().any(|other| *other == rid) {
+            self.repeated.insert(rid);
         }
         self.rids.insert(ticket, rid);
         assert_eq!(self.fates.insert(ticket, Fate::Waits), None);
@@ -220,12 +231,16 @@ impl World {
     }
 
     fn is_gone(&mut self, ticket: u32) {
-        self.fates.entry(ticket).and_modify(|fate| {
-            if *fate == Fate::Waits {
-                *fate = Fate::Gone;
+        if let Some(fate) = self.fates.get_mut(&ticket) {
+            match *fate {
+                Fate::Waits => *fate = Fate::Gone,
+                Fate::Answered => drop(self.taken_back.insert(self.rids[&ticket])),
+                Fate::Dropped | Fate::Gone => {}
             }
-        });
-        self.session.gone(&ticket, self.now);
+        }
+        let mut effects = Effects::new();
+        self.session.gone(&ticket, self.now, &mut effects);
+        self.effects(effects);
     }
 
     // The client.
@@ -276,6 +291,25 @@ impl World {
             && (!self.asked.is_empty() || self.now < self.polled + u64::from(BOSH_POLLING) * 1_000);
         if self.may_ask() && !is_early {
             self.sends("", "");
+        }
+    }
+
+    /// All connections are cut, and the server knows. Of what the client has sent all must have arrived, once, and it has nothing
+    /// that waits for an earlier answer: this is about answers alone.
+    fn reload(&mut self) {
+        while self.session_asks() {}
+        let current: Vec<u32> = self.asked.values().filter_map(|asked| asked.ticket).collect();
+        let have_come = current.len() == self.asked.len()
+            && current.iter().all(|ticket| self.fates.contains_key(ticket))
+            && self.asked.keys().all(|rid| !self.repeated.contains(rid));
+        if !have_come || !self.requests.is_empty() || !self.arrived.is_empty() {
+            return;
+        }
+        self.asked.clear();
+        self.lowest = self.rid;
+        self.answers.retain(|(ticket, _)| !current.contains(ticket));
+        for ticket in current {
+            self.is_gone(ticket);
         }
     }
 

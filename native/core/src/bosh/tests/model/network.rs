@@ -29,6 +29,8 @@ enum Op {
     Breaks(usize),
     /// The server is told of one.
     Gone(usize),
+    /// Another page goes on with the session: it knows the next number, and nothing of what was asked.
+    Reload,
     /// Time passes.
     Passes(u64),
 }
@@ -50,6 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any().prop_map(Op::AnswerLost),
         2 => any().prop_map(Op::Breaks),
         2 => any().prop_map(Op::Gone),
+        1 => Just(Op::Reload),
         2 => (0..4_000_u64).prop_map(Op::Passes),
     ]
 }
@@ -127,6 +130,7 @@ impl World {
                     self.is_gone(ticket);
                 }
             }
+            Op::Reload => self.reload(),
             Op::Passes(time) => self.passes(time),
         }
     }
