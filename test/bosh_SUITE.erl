@@ -8,10 +8,11 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
--import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, body/2, connect/1, content/1, create/2, create/3, elements/1, field/2, http/4]).
+-import(megaphone_test_bosh, [answer/1, ask/3, ask/5, attribute/2, attributes/2, body/2, connect/1, content/1, create/2, create/3, elements/1, field/2, http/4, text/2]).
 -import(megaphone_test_bosh_expect, [expect/2]).
 -import(megaphone_test_bosh_node, [kind/1, where/1]).
--import(megaphone_test_bosh_user, [abandon/1, await/2, finish/1, finish/2, gone/2, jid/1, login/1, message/2, messages/2, next/1, numbers/1, online/1, ping/1, send/2, session/1, settle/1, sockets/1, watched/2]).
+-import(megaphone_test_node, [call/4]).
+-import(megaphone_test_bosh_user, [abandon/1, await/2, finish/1, finish/2, gone/2, idle/1, jid/1, login/1, message/2, messages/2, next/1, numbers/1, online/1, ping/1, send/2, session/1, settle/1, sockets/1, watched/2]).
 
 -type config() :: megaphone_test_bosh_node:config().
 
@@ -35,7 +36,7 @@ cases() ->
         other_xml_is_refused, huge_body_is_refused, every_answer_is_for_all_origins,
         creation_tells_the_terms, creation_is_acknowledged, unknown_domain, missing_domain, hold_is_capped, wait_is_capped,
         login_with_plain, chat_both_ways, text_is_escaped, harmless_xml_is_taken, attributes_are_escaped, large_message_passes,
-        several_stanzas_in_one_body, stanzas_have_their_namespace, stream_error_ends_the_session,
+        several_stanzas_in_one_body, stanzas_have_their_namespace, stream_error_ends_the_session, the_end_comes_behind_what_waits,
         termination_is_answered, termination_carries_stanzas, two_sessions_are_independent,
         keys_in_order, wrong_key, payloads_pipelined_on_one_connection
     ].
@@ -137,7 +138,7 @@ creation_tells_the_terms(Config) ->
     {#{sid := Sid}, Created} = create(connect(where(Config)), where(Config), [{<<"wait">>, 50}]),
     ?assert(byte_size(Sid) >= 20),
     ?assertEqual(
-        [<<"50">>, <<"1.11">>, <<"2">>, <<"30">>, <<"1">>, <<"2">>, <<"120">>, <<"localhost">>, <<"true">>, <<"1.0">>],
+        [<<"50">>, expect(creation_tells_the_terms, kind(Config)), <<"2">>, <<"30">>, <<"1">>, <<"2">>, <<"120">>, <<"localhost">>, <<"true">>, <<"1.0">>],
         attributes(
             [<<"wait">>, <<"ver">>, <<"polling">>, <<"inactivity">>, <<"hold">>, <<"requests">>, <<"maxpause">>, <<"from">>, <<"xmpp:restartlogic">>, <<"xmpp:version">>],
             Created
@@ -303,6 +304,32 @@ stream_error_ends_the_session(Config) ->
     {Ended, Last} = until(Later, <<"body">>),
     ?assertEqual([<<"terminate">>, <<"remote-stream-error">>, <<"http://etherx.jabber.org/streams">>], attributes([<<"type">>, <<"condition">>, <<"xmlns:stream">>], Ended)),
     abandon(Last).
+
+%% @doc When the server ends a session in which a stanza waits, the client gets that stanza, and then is told of the end.
+-spec the_end_comes_behind_what_waits(config()) -> term().
+the_end_comes_behind_what_waits(Config) ->
+    #{node := Node} = where(Config),
+    A = idle(online(where(Config))),
+    {_, B} = await(send(online(where(Config)), [message(jid(A), "last"), ping("sent")]), <<"iq">>),
+    [User, Server, Resource] = binary:split(jid(A), [<<"@">>, <<"/">>], [global]),
+    ok = call(Node, ejabberd_c2s, close, [call(Node, ejabberd_sm, get_session_pid, [User, Server, Resource])]),
+    case expect(the_end_comes_behind_what_waits, kind(Config)) of
+        comes ->
+            {Message, A1} = until(A, <<"message">>),
+            ?assertEqual(<<"last">>, text(<<"body">>, Message)),
+            {Ended, A2} = until(A1, <<"body">>),
+            ?assertEqual([<<"terminate">>, <<"remote-stream-error">>], attributes([<<"type">>, <<"condition">>], Ended)),
+            ?assertEqual([], [El || {xmlel, <<"message">>, _, _} = El <- elements(Ended)]),
+            abandon(A2);
+        is_lost ->
+            {Next, []} = numbers(A),
+            [Socket, _] = sockets(A),
+            ok = megaphone_test_bosh:post(Socket, session(A), Next, [], []),
+            Elements = [elements(Body) || {xmlel, _, _, _} = Body <- [megaphone_test_bosh:content(Socket, ?DEADLINE)]],
+            ?assertEqual([], [El || {xmlel, <<"message">>, _, _} = El <- lists:append(Elements)]),
+            abandon(A)
+    end,
+    finish(B).
 
 -spec until(User, binary()) -> {megaphone_test_bosh:element(), User} when User :: megaphone_test_bosh_user:user().
 until(User, Name) ->

@@ -7,6 +7,8 @@
 -spec expect(atom(), megaphone_test_bosh_node:kind()) -> term().
 expect(every_answer_is_for_all_origins, mod_bosh) -> undefined;
 expect(every_answer_is_for_all_origins, native) -> <<"*">>;
+expect(creation_tells_the_terms, mod_bosh) -> <<"1.11">>;
+expect(creation_tells_the_terms, native) -> <<"1.6">>;
 expect(creation_is_acknowledged, mod_bosh) -> false;
 expect(creation_is_acknowledged, native) -> true;
 expect(unknown_domain, mod_bosh) -> <<"internal-server-error">>;
@@ -14,6 +16,8 @@ expect(unknown_domain, native) -> <<"host-unknown">>;
 %% The answers to the request that is held and to that which ends the session.
 expect(termination_is_answered, mod_bosh) -> [[<<"terminate">>, <<"other-request">>], [<<"terminate">>, undefined]];
 expect(termination_is_answered, native) -> [[<<"terminate">>, undefined], [<<"terminate">>, undefined]];
+expect(the_end_comes_behind_what_waits, mod_bosh) -> is_lost;
+expect(the_end_comes_behind_what_waits, native) -> comes;
 expect(rid_too_old, mod_bosh) -> waits_for_its_end;
 expect(rid_too_old, native) -> is_refused;
 %% Where a case has to wait: the seconds that requests are held, and what comes of it.

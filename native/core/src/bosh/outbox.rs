@@ -40,6 +40,8 @@ pub(super) struct Outbox {
     prefixed: bool,
     /// After this nothing comes.
     ended: bool,
+    /// The last element is the error that ends the stream.
+    failed: bool,
 }
 
 /// Bytes of each of some elements.
@@ -73,6 +75,11 @@ impl Outbox {
         self.ended || !self.lengths.is_empty()
     }
 
+    /// Whether nothing may come any more.
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         !self.is_worth_an_answer() && self.begun.is_none()
     }
@@ -89,6 +96,7 @@ impl Outbox {
             Item::Error(text) => {
                 self.prefixed = true;
                 self.ended = true;
+                self.failed = true;
                 self.element(text);
             }
             Item::Element(text) => self.element(text),
@@ -101,9 +109,13 @@ impl Outbox {
         self.lengths.push_back(text.len() as u32); // bounded by BOSH_OUTBOX
     }
 
-    /// Takes what goes into one answer, at most `most` elements (0: as many as there are), and adds its attributes.
+    /// Takes what goes into one answer, at most `most` elements (0: as many as there are), and adds its attributes. What was sent
+    /// before the stream ended has answers of its own: clients do not look for it in the one that tells the end.
     pub(super) fn take(&mut self, most: usize, attributes: &mut Attributes) -> Taken {
         let most = if most == 0 { usize::MAX } else { most };
+        let before_end = self.lengths.len() - usize::from(self.failed);
+        let ended = self.ended && before_end == 0;
+        let most = if before_end == 0 { most } else { most.min(before_end) };
         let (mut count, mut bytes) = (0, 0);
         for length in &self.lengths {
             if count == most || (count > 0 && bytes + *length as usize > BOSH_ANSWER) {
@@ -126,7 +138,6 @@ impl Outbox {
             self.texts.drain(..self.start);
             self.start = 0;
         }
-        let ended = self.ended && self.lengths.is_empty();
         if ended {
             attributes.terminate(Some(Condition::RemoteStreamError));
         }

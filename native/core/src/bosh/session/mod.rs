@@ -315,7 +315,8 @@ impl<T: PartialEq + Copy> Session<T> {
             Item::Element(text) => waits + text.len() <= BOSH_OUTBOX || waits == 0,
             _ => true,
         };
-        if self.phase != Phase::Open || !room {
+        let ended = self.outbox.as_ref().is_some_and(|outbox| outbox.is_ended());
+        if self.phase != Phase::Open || ended || !room {
             return false;
         }
         self.outbox.get_or_insert_default().push(item);

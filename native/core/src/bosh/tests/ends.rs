@@ -123,20 +123,25 @@ fn an_error_of_the_stream_is_told_behind_what_was_sent_before_0206_7() {
     talk.element("<a/>");
     talk.send(Item::Error(b"<stream:error/>"));
     talk.close();
-    let expected =
-        format!("{STREAM_ENDED} xmlns:stream='http://etherx.jabber.org/streams' <a/><stream:error/>");
-    assert_eq!(talk.empty(11), done(&[(11, &expected)]));
+    assert!(talk.is_refused(Item::Element(b"<b/>")));
+    let declared = "xmlns:stream='http://etherx.jabber.org/streams'";
+    assert_eq!(talk.empty(11), done(&[(11, &format!("{declared} <a/>"))]));
+    let expected = format!("{STREAM_ENDED} {declared} <stream:error/>");
+    assert_eq!(talk.empty(12), done(&[(12, &expected)]));
+    assert!(talk.session.is_over());
 }
 
 #[test]
-fn the_end_is_told_by_the_last_of_several_answers() {
+fn the_end_is_told_by_an_answer_of_its_own_behind_all_elements() {
     let mut talk = Talk::with("", Settings { max_concat: 1, ..SETTINGS });
     talk.element("<a/>");
     talk.element("<b/>");
     talk.close();
     assert_eq!(talk.empty(11), done(&[(11, "<a/>")]));
     assert!(!talk.session.is_over());
-    assert_eq!(talk.empty(12), done(&[(12, &format!("{STREAM_ENDED} <b/>"))]));
+    assert_eq!(talk.empty(12), done(&[(12, "<b/>")]));
+    assert!(!talk.session.is_over());
+    assert_eq!(talk.empty(13), done(&[(13, STREAM_ENDED)]));
     assert!(talk.session.is_over());
 }
 
