@@ -292,7 +292,7 @@ impl Model {
         let reason = match self.phase {
             Phase::Asked if sent && !self.answered => CloseReason::Unanswered,
             Phase::Asked if sent && pending > 0 => CloseReason::Unanswered,
-            Phase::Between if pending > 0 => CloseReason::Unanswered,
+            Phase::Between | Phase::Collect if pending > 0 => CloseReason::Unanswered,
             Phase::Between if self.held() == 0 => CloseReason::Normal,
             _ => CloseReason::PeerGone,
         };

@@ -299,7 +299,7 @@ impl Scene {
         let mut bytes = Vec::new();
         match script.byte() % 5 {
             0 => bytes.extend_from_slice(&[0; 4]),
-            1 => Frame::Ready { id: 1, mode: ReadyMode::Request }.encode(&mut bytes),
+            1 => Frame::Ready { id: 1, mode: ReadyMode::Tunnel }.encode(&mut bytes),
             2 => Frame::Error { id: 0, code: ErrorCode::Other, text: "\n" }.encode(&mut bytes),
             3 => Frame::Hello(Hello { role: Role::Ecm, features: 0, window: WINDOW, name: "" })
                 .encode(&mut bytes),
