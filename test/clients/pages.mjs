@@ -107,7 +107,7 @@ async function look(png) {
 
 const commands = {
   open: async (name, url) => {
-    const context = await browser.newContext({ viewport: SIZE });
+    const context = await browser.newContext({ viewport: SIZE, reducedMotion: 'reduce' });
     context.setDefaultTimeout(deadline);
     const page = await context.newPage();
     pages.set(name, page);
