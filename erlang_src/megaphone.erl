@@ -304,6 +304,7 @@ tcp_init(ListenSocket, Opts) ->
             ok = megaphone_sweeper:sweep_all(Listener, sweep(Opts)),
             ok = megaphone_c2s:set_limits(),
             ok = ejabberd_hooks:add(config_reloaded, megaphone_c2s, set_limits, 50),
+            ok = megaphone_https:hook(),
             %% It must stay a proplist: ejabberd adds to it and searches in it.
             [{megaphone_listener, Listener} | Opts];
         {error, Reason} ->

@@ -110,7 +110,9 @@ hooks() ->
 registered(Hook) ->
     try ets:lookup(hooks, {Hook, global}) of
         %% Newer ejabberd has subscribers behind the functions.
-        [Row] -> lists:append([Some || Some <- tl(tuple_to_list(Row)), is_list(Some)]);
+        [Row] ->
+            All = lists:append([Some || Some <- tl(tuple_to_list(Row)), is_list(Some)]),
+            [One || One <- All, not megaphone_https:is_hook(One)];
         [] -> []
     catch
         error:badarg -> []

@@ -79,7 +79,7 @@ answer(Handle, [{http_request, Method, {abs_path, Path}, Version} | Packets], Cu
                 headers = Headers,
                 socket = {'$inet', megaphone_socket, Handle}
             },
-            finish(Handle, mod_bosh:process([], Request), Asked, Custom);
+            finish(Handle, mod_bosh:process([], megaphone_https:request(Request)), Asked, Custom);
         {{error, Text}, _} ->
             _ = send(Handle, {400, <<>>, Custom, Text}, Asked),
             close(Handle);

@@ -14,7 +14,7 @@
     host = <<>> :: binary(),
     port = 80 :: inet:port_number(),
     opts = [] :: list(),
-    tp = http :: http,
+    tp = http :: http | https,
     headers = [] :: [{atom() | binary(), binary()}],
     length = 0 :: non_neg_integer(),
     sockmod = gen_tcp :: gen_tcp,

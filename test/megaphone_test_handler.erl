@@ -13,6 +13,9 @@
 -define(DATA, 9).
 -define(IP, 10).
 -define(HOST, 11).
+-define(PORT, 12).
+-define(OPTS, 13).
+-define(SCHEME, 14).
 -define(LENGTH, 16).
 -define(SOCKET, 18).
 
@@ -34,6 +37,7 @@ start() ->
     ok.
 
 %% `echo': what came. `bytes/N': N bytes. `hold/KEY': as the test says. `close': the last answer of the connection.
+%% `url': that of the server, as the request tells it, and whether the listener's options have TLS.
 %% `record/WHATEVER': what came is kept for recorded/0, and its path is the answer.
 %% `die' and `crash': none.
 -spec process([binary()], tuple()) -> term().
@@ -45,6 +49,9 @@ process([<<"bytes">>, Count], _Request) ->
 process([<<"hold">>, Key], Request) ->
     true = ets:insert(?TABLE, {Key, self(), element(?SOCKET, Request)}),
     hold(Request);
+process([<<"url">>], Request) ->
+    [Scheme, Host, Port, Opts] = [element(Place, Request) || Place <- [?SCHEME, ?HOST, ?PORT, ?OPTS]],
+    {200, [], io_lib:format("~s://~s:~b ~p", [Scheme, Host, Port, proplists:get_bool(tls, Opts)])};
 process([<<"record">> | _], Request) ->
     [Method, Path, Host, Data] = [element(Place, Request) || Place <- [?METHOD, ?RAW_PATH, ?HOST, ?DATA]],
     true = ets:insert(?TABLE, {{recorded, erlang:unique_integer([monotonic])}, {Method, Path, Host, Data}}),

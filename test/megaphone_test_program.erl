@@ -5,7 +5,7 @@
 -include("megaphone_test.hrl").
 
 -export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
--export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, client/2, client/3, root/0, text/2]).
+-export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, certificate/1, client/2, client/3, root/0, text/2]).
 -export_type([program/0]).
 
 -opaque program() :: pid().
@@ -195,14 +195,20 @@ ecm_ready(Listen, Server, Args) ->
 %% One that clients reach by TLS alone. The certificate, by which it may be trusted, is made in the directory.
 -spec secure_ecm(string(), file:filename()) -> {program(), inet:port_number(), Certificate :: file:filename()}.
 secure_ecm(Server, Dir) ->
+    {Certificate, Key} = certificate(Dir),
+    Tls = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", Certificate, "--tls-key", Key],
+    {Program, Port} = launch(["--server", Server | Tls], "listening with TLS on ", [" up ("], #{}),
+    {Program, Port, Certificate}.
+
+%% A certificate for localhost and its key, two files in this directory.
+-spec certificate(file:filename()) -> {Certificate :: file:filename(), Key :: file:filename()}.
+certificate(Dir) ->
     [Certificate, Key] = [filename:join(Dir, Name) || Name <- ["ecm-certificate.pem", "ecm-key.pem"]],
     {0, _} = run(os:find_executable("openssl"), [
         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", Key, "-out", Certificate
     ], #{}),
-    Tls = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", Certificate, "--tls-key", Key],
-    {Program, Port} = launch(["--server", Server | Tls], "listening with TLS on ", [" up ("], #{}),
-    {Program, Port, Certificate}.
+    {Certificate, Key}.
 
 %% Starts one, reads its port behind `Listening', and waits for these texts in its log, one after the other.
 -spec launch([string()], string(), [string()], options()) -> {program(), inet:port_number()}.

@@ -46,11 +46,12 @@ impl Default for Settings {
 /// Whom a connection speaks for, if that is not its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Speaker {
-    /// Said by a PROXY header.
+    /// Said by a PROXY header: the client, and whether it speaks TLS with the proxy.
     proxied: Option<SocketAddr>,
-    /// Said by the fields of the last request.
+    proxied_tls: bool,
+    /// The same, said by the fields of the last request.
     forwarded: Option<IpAddr>,
-    is_tls: bool,
+    forwarded_tls: bool,
 }
 
 /// What the event loop knows of addresses. Slots are known by their index.
@@ -133,15 +134,16 @@ impl Guard {
     }
 
     /// A PROXY header said whom the connection in a slot speaks for.
-    pub(crate) fn introduce(&mut self, index: u32, client: SocketAddr) {
-        self.speakers.insert(index, Speaker { proxied: Some(client), ..Speaker::default() });
+    pub(crate) fn introduce(&mut self, index: u32, client: SocketAddr, is_tls: bool) {
+        let speaker = Speaker { proxied: Some(client), proxied_tls: is_tls, ..Speaker::default() };
+        self.speakers.insert(index, speaker);
     }
 
     /// Sees whom the request of a trusted peer comes from.
     pub(crate) fn origin(&mut self, index: u32, bytes: &[u8], head: &Head, now: u32) -> Origin {
         let Forwarded { client, is_tls } = forwarded(bytes, head, &self.settings.trusted_proxies);
         let before = self.speakers.get(&index).copied().unwrap_or_default();
-        let after = Speaker { forwarded: client, is_tls, ..before };
+        let after = Speaker { forwarded: client, forwarded_tls: is_tls, ..before };
         if after == before {
             return Origin::Same;
         }
@@ -173,8 +175,9 @@ impl Guard {
         speaker.forwarded.map(|ip| SocketAddr::new(ip, 0)).or(speaker.proxied)
     }
 
+    /// Whether a trusted proxy said that the client came by TLS.
     pub(crate) fn is_tls(&self, index: u32) -> bool {
-        self.speakers.get(&index).is_some_and(|speaker| speaker.is_tls)
+        self.speakers.get(&index).is_some_and(|speaker| speaker.proxied_tls || speaker.forwarded_tls)
     }
 
     /// Looks at a part of the addresses, in turn: one in `parts`.

@@ -66,6 +66,37 @@ fn proxy_headers_name_the_client() {
     }
 }
 
+/// The node hears of TLS that ended in a trusted proxy, and of none that another one says of its client.
+#[test]
+fn proxy_headers_tell_of_tls() {
+    let ecm = proxied();
+    let mut node = ecm.accept();
+    let header = |address: &[u8], flags: u8| {
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14".to_vec();
+        header.extend_from_slice(address);
+        header.extend_from_slice(b"\x0a\0\0\x01\x12\x67\0\x50\x20\0\x05");
+        header.extend_from_slice(&[flags, 0, 0, 0, 0]);
+        header
+    };
+    // The second client is itself a proxy that is trusted: what it forwards says nothing against TLS between the two.
+    for (address, flags, fields, expected) in [
+        ([192, 0, 2, 7], 1, "", true),
+        ([192, 0, 2, 7], 0, "", false),
+        ([192, 0, 2, 7], 0, "X-Forwarded-Proto: https\r\n", false),
+        ([10, 0, 0, 7], 1, "X-Forwarded-Proto: http\r\n", true),
+        ([10, 0, 0, 7], 0, "X-Forwarded-Proto: https\r\n", true),
+    ] {
+        let mut client = ecm.client();
+        client.send([&header(&address, flags)[..], get(fields).as_bytes()].concat());
+        let (id, from, tls) = opened(&mut node);
+        assert_eq!((from.ip(), tls), (IpAddr::from(address), expected), "{fields}");
+        serve(&mut node, &mut client, id);
+        node.close(id);
+        assert_eq!(client.rest(), "");
+        assert_eq!(node.next(), Event::Close(id, CloseReason::Normal));
+    }
+}
+
 /// A health check of the proxy, or a client without an address, is the proxy itself.
 #[test]
 fn a_proxy_may_speak_for_itself() {

@@ -249,7 +249,8 @@ pub fn proxy(input: &[u8]) -> Option<(usize, Source)> {
                     |word: &str| word.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == (family == "TCP4"));
                 let port = |word: &str| word.parse::<u16>().ok().filter(|port| port.to_string() == word);
                 (address(local)?, port(local_port)?);
-                Source::Client(SocketAddr::new(address(client)?.to_canonical(), port(client_port)?))
+                let address = SocketAddr::new(address(client)?.to_canonical(), port(client_port)?);
+                Source::Client { address, is_tls: false }
             }
             _ => return None,
         };
@@ -266,14 +267,29 @@ pub fn proxy(input: &[u8]) -> Option<(usize, Source)> {
         (0x21, 0x31) if length >= 216 => Source::Peer,
         (0x21, 0x11) if length >= 12 => {
             let ip: [u8; 4] = rest[..4].try_into().ok()?;
-            Source::Client(SocketAddr::new(ip.into(), u16::from_be_bytes([rest[8], rest[9]])))
+            let address = SocketAddr::new(ip.into(), u16::from_be_bytes([rest[8], rest[9]]));
+            Source::Client { address, is_tls: says_tls(&rest[12..]) }
         }
         (0x21, 0x21) if length >= 36 => {
             let ip: [u8; 16] = rest[..16].try_into().ok()?;
             let ip = IpAddr::from(ip).to_canonical();
-            Source::Client(SocketAddr::new(ip, u16::from_be_bytes([rest[32], rest[33]])))
+            let address = SocketAddr::new(ip, u16::from_be_bytes([rest[32], rest[33]]));
+            Source::Client { address, is_tls: says_tls(&rest[36..]) }
         }
         _ => return None,
     };
     Some((16 + length, source))
+}
+
+/// Whether the last entry of type 0x20 among these has flags with the lowest bit, be it whole or not.
+fn says_tls(mut entries: &[u8]) -> bool {
+    let mut last = false;
+    while let [kind, high, low, value @ ..] = entries {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if let (0x20, true, Some(flags)) = (*kind, length > 0, value.first()) {
+            last = flags & 1 == 1;
+        }
+        entries = value.get(length..).unwrap_or_default();
+    }
+    last
 }

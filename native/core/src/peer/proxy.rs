@@ -19,8 +19,13 @@ const V2_ADDRESSES: usize = 36;
 /// For whom a proxy connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// For this client.
-    Client(SocketAddr),
+    /// For this client; `is_tls`: who speaks TLS with the proxy, as only version 2 can say (`PP2_TYPE_SSL`).
+    Client {
+        /// Its address.
+        address: SocketAddr,
+        /// Whether it came to the proxy by TLS.
+        is_tls: bool,
+    },
     /// For itself (`LOCAL`: a health check), or for one that has no address of IP: the connection's own peer counts.
     Peer,
 }
@@ -71,7 +76,35 @@ pub struct Decoder {
     length: u8,
     /// Bytes of a version 2 header that are left to be skipped.
     skip: u16,
+    extra: Extra,
     source: Option<Source>,
+}
+
+/// What a header of version 2 says behind its addresses, one entry after the other: type, length and value (2.2.1).
+#[derive(Clone, Copy, Debug, Default)]
+struct Extra {
+    kind: u8,
+    length: u16,
+    /// Bytes of the entry that were seen, at most [`limits::PROXY_V2_LENGTH`].
+    seen: u16,
+    is_tls: bool,
+}
+
+impl Extra {
+    fn see(&mut self, byte: u8) {
+        match self.seen {
+            0 => self.kind = byte,
+            1 => self.length = u16::from(byte) << 8,
+            2 => self.length |= u16::from(byte),
+            // The flags of PP2_TYPE_SSL, of which the lowest is PP2_CLIENT_SSL (2.2.6).
+            3 if self.kind == 0x20 => self.is_tls = byte & 1 != 0,
+            _ => {}
+        }
+        self.seen += 1;
+        if self.seen >= 3 && self.seen - 3 == self.length {
+            *self = Self { is_tls: self.is_tls, ..Self::default() };
+        }
+    }
 }
 
 impl Default for Decoder {
@@ -84,7 +117,7 @@ impl Decoder {
     /// One that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { held: [0; limits::PROXY_V1_LINE], length: 0, skip: 0, source: None }
+        Self { held: [0; limits::PROXY_V1_LINE], length: 0, skip: 0, extra: Extra::default(), source: None }
     }
 
     /// Takes bytes; answers how many belong to the header, and for whom the proxy connects if the header has ended. All
@@ -102,6 +135,10 @@ impl Decoder {
         }
         let skipped = usize::from(self.skip).min(bytes.len() - used);
         self.skip -= skipped as u16; // skipped <= skip
+        if let Some(Source::Client { is_tls, .. }) = &mut self.source {
+            bytes[used..used + skipped].iter().for_each(|byte| self.extra.see(*byte));
+            *is_tls = self.extra.is_tls;
+        }
         used += skipped;
         Ok((used, if self.skip == 0 { self.source } else { None }))
     }
@@ -172,12 +209,12 @@ fn v2_source(family: u8, addresses: &[u8]) -> Source {
     match (family, addresses.len()) {
         (1, 12) => {
             let ip = Ipv4Addr::new(addresses[0], addresses[1], addresses[2], addresses[3]);
-            Source::Client(SocketAddr::new(ip.into(), port(8)))
+            client(ip.into(), port(8))
         }
         (2, V2_ADDRESSES) => {
             let mut ip = [0; 16];
             ip.copy_from_slice(&addresses[..16]);
-            Source::Client(SocketAddr::new(IpAddr::from(ip).to_canonical(), port(32)))
+            client(IpAddr::from(ip), port(32))
         }
         _ => Source::Peer,
     }
@@ -207,7 +244,12 @@ where
     let address = |word: &str| word.parse::<A>().map(Into::into).map_err(|_| ProxyError::Line);
     let (source, _) = (address(source)?, address(destination)?);
     let (source_port, _) = (parse_port(source_port)?, parse_port(port)?);
-    Ok(Source::Client(SocketAddr::new(source.to_canonical(), source_port)))
+    Ok(client(source, source_port))
+}
+
+/// Of whom nothing is known yet but the address.
+fn client(ip: IpAddr, port: u16) -> Source {
+    Source::Client { address: SocketAddr::new(ip.to_canonical(), port), is_tls: false }
 }
 
 /// No sign, no leading zero.

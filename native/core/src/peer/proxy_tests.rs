@@ -40,7 +40,7 @@ fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 fn client(text: &str) -> Option<Source> {
-    Some(Source::Client(text.parse().unwrap()))
+    Some(Source::Client { address: text.parse().unwrap(), is_tls: false })
 }
 
 const V4: [u8; 12] = [192, 0, 2, 1, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
@@ -141,6 +141,38 @@ fn takes_every_form_of_version_2() {
         let request = [&header[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
         assert_eq!(same_in_pieces(&request), Ok((header.len(), source)), "{command} {family:x}");
         assert_eq!(whole(&header[..header.len() - 1]), Ok((header.len() - 1, None)));
+    }
+}
+
+/// A proxy says behind the addresses whether the client came by TLS: only an entry of that type, whose value has the flag,
+/// and whatever stands before and behind it, whole or cut off by the end of the header.
+#[test]
+fn version_2_tells_of_tls() {
+    const ALPN: &[u8] = b"\x01\0\x02h2";
+    const TLS: &[u8] = b"\x20\0\x05\x01\0\0\0\0";
+    const NO_TLS: &[u8] = b"\x20\0\x05\x06\0\0\0\0";
+    const EMPTY: &[u8] = b"\x04\0\0";
+    for (entries, expected) in [
+        (&[TLS][..], true),
+        (&[NO_TLS], false),
+        (&[ALPN, EMPTY, TLS, EMPTY], true),
+        (&[b"\x20\0\x0d\x07\0\0\0\0\x21\0\x05TLSv1", ALPN], true),
+        (&[TLS, NO_TLS], false),
+        (&[b"\x20\x01\0\x01"], true),
+        (&[b"\x20\0"], false),
+        (&[b"\x20\0\0", b"\x01\0\x01\x01"], false),
+        (&[b"\x04\0\x08", TLS], false),
+        (&[], false),
+    ] {
+        let header = v2(1, 0x11, &[&V4[..], &entries.concat()].concat());
+        let address = "192.0.2.1:4711".parse().unwrap();
+        let expected = Some(Source::Client { address, is_tls: expected });
+        assert_eq!(same_in_pieces(&header), Ok((header.len(), expected)), "{entries:?}");
+    }
+    // What speaks for the proxy itself, or for a unix socket, says nothing of a client.
+    for (command, family, addresses) in [(0, 0x11, &V4[..]), (1, 0, &[]), (1, 0x31, &[0x20; 216])] {
+        let header = v2(command, family, &[addresses, TLS].concat());
+        assert_eq!(same_in_pieces(&header), Ok((header.len(), Some(Source::Peer))));
     }
 }
 

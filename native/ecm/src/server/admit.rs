@@ -76,9 +76,9 @@ impl Server {
         let now = self.millis();
         let Some(slot) = self.slab.at(index) else { return false };
         slot.bits.set(Bits::PREFACE, false);
-        let Source::Client(client) = source else { return true };
+        let Source::Client { address: client, is_tls } = source else { return true };
         slot.bits.set(Bits::TRUSTED, self.guard.trusts(client.ip()));
-        self.guard.introduce(index, client);
+        self.guard.introduce(index, client, is_tls);
         if let Err(refusal) = self.guard.enter(index, client.ip(), true, now) {
             self.turn_away(index, refusal, client);
             return false;
