@@ -58,9 +58,9 @@ start_session(Module, Socket, Opts) ->
         _ ->
             try ejabberd_c2s:start(Module, Socket, Opts ++ ejabberd_c2s_config:get_c2s_limits()) of
                 {ok, Session} -> {ok, Session};
-                Other -> {error, {cannot_start, ejabberd_c2s, Other}}
+                Other -> {error, {cannot_start, ejabberd_c2s, megaphone_failure:kind(Other)}}
             catch
-                error:Reason -> {error, {cannot_start, ejabberd_c2s, Reason}}
+                error:Reason -> {error, {cannot_start, ejabberd_c2s, megaphone_failure:kind(Reason)}}
             end
     end.
 

@@ -10,7 +10,7 @@
 -export([service/1, served/1, renewed/1, start_consumer/2, start_stepwise/2, start_session/2, client/2, client_of/2, option_type/1]).
 -export_type([service/0, error/0, option/0, validator/0]).
 
--type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, term()}.
+-type error() :: ejabberd_not_running | {cannot_start, ejabberd_http | ejabberd_c2s | megaphone_poll, atom()}.
 -type option() :: bosh | max_inactivity | max_pause | max_concat | prebind | request_handlers | custom_headers | tag | idle_memory | idle_after | sweep | secret | allow_plain_link | websocket | allow_unencrypted_sasl2.
 -type validator() :: fun((term()) -> term()).
 %% As econf:validator(), which is known where ejabberd is.
@@ -198,7 +198,7 @@ start(Module, Start) ->
             try
                 Start()
             catch
-                error:Reason -> {error, {cannot_start, Module, Reason}}
+                error:Reason -> {error, {cannot_start, Module, megaphone_failure:kind(Reason)}}
             end
     end.
 

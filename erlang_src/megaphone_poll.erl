@@ -52,10 +52,9 @@ serve(Handle, Packets, #{receiver := Receiver, custom_headers := Custom, idle :=
         ended -> ok
     catch
         Class:Reason:Stack ->
-            %% Reason and arguments may hold what the user wrote.
             ?LOG_ERROR(
-                "megaphone: mod_bosh failed to answer a request, its connection is closed: ~p:~p at ~p",
-                [Class, kind(Reason), places(Stack)]
+                "megaphone: mod_bosh failed to answer a request, its connection is closed: ~s",
+                [megaphone_failure:text(Class, Reason, Stack)]
             ),
             megaphone_nif:close(Handle)
     end.
@@ -198,18 +197,3 @@ content_type(Headers) ->
         true -> [];
         false -> [{<<"Content-Type">>, <<"text/html; charset=utf-8">>}]
     end.
-
-%% ---- failures ------------------------------------------------------------------------------------------------
-
--spec kind(term()) -> term().
-kind(Reason) when is_atom(Reason) -> Reason;
-kind(Reason) when is_tuple(Reason), tuple_size(Reason) > 0 -> kind(element(1, Reason));
-kind(_) -> other.
-
--spec places(list()) -> [mfa()].
-places(Stack) ->
-    [{Module, Function, arity(Args)} || {Module, Function, Args, _} <- lists:sublist(Stack, 5)].
-
--spec arity(arity() | [term()]) -> arity().
-arity(Args) when is_list(Args) -> length(Args);
-arity(Arity) -> Arity.

@@ -45,7 +45,7 @@
     | {socket, atom()}
     | {send, atom()}
     | silent
-    | {internal, term()}.
+    | {internal, atom() | {sender, atom()}}.
 
 -record(state, {
     socket :: inet:socket(),
@@ -321,8 +321,7 @@ input(Chunk, #state{link = Link} = State) ->
         {error, closed} ->
             finish(shutdown, State)
     catch
-        %% Without the stack trace: its arguments are what users wrote.
-        error:Reason -> finish({internal, Reason}, State)
+        error:Reason -> finish({internal, megaphone_failure:kind(Reason)}, State)
     end.
 
 -spec perform([megaphone_nif:action()], #state{}) -> #state{}.
@@ -407,7 +406,7 @@ sender_ended({shutdown, {send, _} = Reason}, State) ->
 sender_ended({shutdown, _}, State) ->
     finish(shutdown, State);
 sender_ended(Reason, State) ->
-    finish({internal, {sender, Reason}}, State).
+    finish({internal, {sender, megaphone_failure:kind(Reason)}}, State).
 
 %% The first reason is the one that counts: a peer that closes after our error frame did not close of itself.
 -spec finish(stop_reason(), #state{}) -> step().

@@ -60,7 +60,7 @@ recv(Socket, Length) ->
 -spec recv(socket(), Length :: non_neg_integer(), timeout()) ->
     {ok, megaphone_nif:result()} | {error, recv_error()}.
 recv({'$inet', ?MODULE, Handle}, Length, Timeout) when is_integer(Length), Length >= 0 ->
-    case erase(kept_key(Handle)) of
+    case kept(Handle) of
         undefined when Length =< ?SLICE -> recv_slice(Handle, Length, Timeout);
         undefined when Length > ?MAX_LENGTH -> {error, enomem};
         undefined -> recv_long(Handle, Length, deadline(Timeout), <<>>);
@@ -203,8 +203,17 @@ time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 keep(_Handle, <<>>) ->
     ok;
 keep(Handle, Data) ->
-    _ = put(kept_key(Handle), Data),
+    %% Crash reports show the dictionary of a process, and of a function not what it holds.
+    _ = put(kept_key(Handle), fun() -> Data end),
     ok.
+
+%% It is not kept any more then.
+-spec kept(megaphone_nif:handle()) -> binary() | undefined.
+kept(Handle) ->
+    case erase(kept_key(Handle)) of
+        undefined -> undefined;
+        Kept -> Kept()
+    end.
 
 -spec kept_key(megaphone_nif:handle()) -> {?MODULE, kept, megaphone_nif:handle()}.
 kept_key(Handle) -> {?MODULE, kept, Handle}.
@@ -243,7 +252,7 @@ apply_option({send_timeout, Time}, _Socket, Handle) ->
 set_active(false, _Socket, Handle) ->
     megaphone_nif:set_active(Handle, false);
 set_active(Active, Socket, Handle) ->
-    case erase(kept_key(Handle)) of
+    case kept(Handle) of
         undefined ->
             megaphone_nif:set_active(Handle, Active);
         Kept ->

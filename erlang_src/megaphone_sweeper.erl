@@ -276,7 +276,7 @@ guarded(Entry, State) ->
         user(Entry, State)
     catch
         Class:Reason:Stack ->
-            ?LOG_ERROR("megaphone: idle memory of a user could not be seen to: ~p:~0p at ~0p", [Class, Reason, Stack]),
+            ?LOG_ERROR("megaphone: idle memory of a user could not be seen to: ~s", [megaphone_failure:text(Class, Reason, Stack)]),
             ?USER
     end.
 

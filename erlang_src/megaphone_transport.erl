@@ -47,7 +47,12 @@ handshake({error, _}) -> {error, {tls, handshake_failed}}.
 
 -spec send(transport(), iodata()) -> ok | {error, term()}.
 send({Module, Socket}, Data) ->
-    Module:send(Socket, Data).
+    try
+        Module:send(Socket, Data)
+    catch
+        %% The process of a TLS connection is killed. The reason has its last call in it, with the data.
+        exit:_ -> {error, closed}
+    end.
 
 -spec setopts(transport(), [term()]) -> ok | {error, term()}.
 setopts({gen_tcp, Socket}, Opts) -> inet:setopts(Socket, Opts);

@@ -214,7 +214,7 @@ certificate(Dir) ->
 -spec launch([string()], string(), [string()], options()) -> {program(), inet:port_number()}.
 launch(Args, Listening, Texts, Options) ->
     Program = start_bound(ecm_file(), Args, Options),
-    [_, Port] = binary:split(await_line(Program, Listening), <<"127.0.0.1:">>),
+    {match, [Port]} = re:run(await_line(Program, Listening), "127\\.0\\.0\\.1:([0-9]+)", [{capture, all_but_first, binary}]),
     [_ = await_line(Program, Text) || Text <- Texts],
     {Program, binary_to_integer(Port)}.
 
