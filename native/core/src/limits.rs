@@ -106,6 +106,13 @@ pub const MAX_ADDRESSES: usize = 1_048_576;
 /// takes no more than these slots.
 pub const MAX_TURNED_AWAY: usize = 1_024;
 
+/// Seconds before a certificate for clients expires from which on the connection manager warns of it: 14 days. Those that
+/// are renewed by themselves are renewed 30 days before, so then something is wrong, and there is time to see to it.
+pub const CERTIFICATE_WARNING: u64 = 14 * 86_400;
+
+/// Seconds between two looks at when certificates expire, each of which warns: a line a day.
+pub const CERTIFICATE_LOOK: u64 = 86_400;
+
 /// Longest line of version 1 of the PROXY protocol, with its end: what its specification says, section 2.1.
 pub const PROXY_V1_LINE: usize = 107;
 

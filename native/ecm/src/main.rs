@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use megaphone_ecm::config::{Admin, File, Name, Server, raise_descriptor_limit};
 use megaphone_ecm::options::{Listen, LogFormat, LogLevel, Options};
-use megaphone_ecm::tls::Pair;
+use megaphone_ecm::tls::{Pair, unix_time};
 use megaphone_ecm::{Listener, Listeners, signals};
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -142,7 +142,9 @@ fn check(path: &Path) -> Result<(), String> {
     log(LevelFilter::WARN, LogFormat::Text);
     let _ = raise_descriptor_limit();
     let options = Options::new(&file)?;
-    options.certificates()?;
+    if let Some((_, certificates)) = options.certificates()? {
+        certificates.warn_of_expiry(unix_time());
+    }
     print!("{options}");
     Ok(())
 }

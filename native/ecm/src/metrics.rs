@@ -109,6 +109,8 @@ pub(crate) struct Gauges {
     pub(crate) links_up: u64,
     pub(crate) link_queue: u64,
     pub(crate) held: u64,
+    /// In seconds since 1970; 0 without certificates.
+    pub(crate) certificate_expiry: u64,
     pub(crate) is_starting: bool,
     pub(crate) is_draining: bool,
 }
@@ -131,6 +133,7 @@ pub(crate) struct Shared {
     pub(crate) links_lost: AtomicU64,
     pub(crate) link_queue: AtomicU64,
     pub(crate) held: AtomicU64,
+    pub(crate) certificate_expiry: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
     pub(crate) refused: [AtomicU64; Refusal::COUNT],
     pub(crate) latency: [AtomicU64; BUCKETS.len() + 1],
@@ -160,6 +163,7 @@ impl Shared {
             links_lost: zero(),
             link_queue: zero(),
             held: zero(),
+            certificate_expiry: zero(),
             accept_pauses: zero(),
             refused: std::array::from_fn(zeros),
             latency: std::array::from_fn(zeros),
@@ -196,6 +200,7 @@ impl Shared {
         set(&self.links_lost, traffic.links_lost);
         set(&self.link_queue, gauges.link_queue);
         set(&self.held, gauges.held);
+        set(&self.certificate_expiry, gauges.certificate_expiry);
         set(&self.accept_pauses, traffic.accept_pauses);
         self.refused.iter().zip(counters.refusals.iter()).for_each(|(to, (_, from))| set(to, from));
         set_all(&self.latency, &traffic.latency.counts);

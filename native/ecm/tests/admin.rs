@@ -10,7 +10,9 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use common::program::*;
+use common::tls::Authority;
 use common::*;
+use megaphone_ecm::tls::unix_time;
 use rustix::process::Signal;
 
 /// The program with an admin address at a free port, its addresses, and what listens for its links.
@@ -23,18 +25,14 @@ struct Program {
 
 impl Program {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(more: &[&str]) -> Self {
         let nodes = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = nodes.local_addr().unwrap().to_string();
-        let mut running = Running::start(&[
-            "--listen",
-            "127.0.0.1:0",
-            "--server",
-            &server,
-            "--admin",
-            "0",
-            "--log",
-            "info",
-        ]);
+        let arguments = ["--listen", "127.0.0.1:0", "--server", &server, "--admin", "0", "--log", "info"];
+        let mut running = Running::start(&[&arguments, more].concat());
         let address = running.wait_for("listening on ");
         let admin = running.wait_for("admin address: http://");
         assert!(admin.starts_with("127.0.0.1:"), "{admin}");
@@ -168,7 +166,11 @@ fn latencies_are_those_of_the_requests() {
 /// Each metric is in the table of the manual, and the table has no other ones.
 #[test]
 fn metrics_are_documented() {
-    let mut program = Program::start();
+    let mut authority = Authority::new();
+    let pair = authority.pair("a", &["a.example"]);
+    let (certificate, key) = (pair.certificate.to_str().unwrap(), pair.key.to_str().unwrap());
+    let mut program =
+        Program::with(&["--tls-listen", "127.0.0.1:0", "--tls-certificate", certificate, "--tls-key", key]);
     let _node = program.link();
     let text = program.get("/metrics");
     let told: BTreeSet<&str> = text
@@ -185,6 +187,25 @@ fn metrics_are_documented() {
         .filter_map(|line| line.split(['`', '{']).next())
         .collect();
     assert_eq!(told, documented);
+}
+
+/// When the first certificate expires is told in seconds since 1970, anew after a reload; nothing without certificates.
+#[test]
+fn the_expiry_of_certificates_is_told() {
+    let mut authority = Authority::new();
+    let now = unix_time();
+    let pair = authority.pair_for("a", &["a.example"], 0..=now + 1_000_000);
+    let (certificate, key) = (pair.certificate.to_str().unwrap(), pair.key.to_str().unwrap());
+    let mut program =
+        Program::with(&["--tls-listen", "127.0.0.1:0", "--tls-certificate", certificate, "--tls-key", key]);
+    let _node = program.link();
+    program.metrics(&[&format!("megaphone_certificate_expiry_timestamp_seconds {}", now + 1_000_000)]);
+    authority.pair_for("a", &["a.example"], 0..=now + 9_000_000);
+    signal(&program.running.0, Signal::HUP);
+    program.metrics(&[&format!("megaphone_certificate_expiry_timestamp_seconds {}", now + 9_000_000)]);
+    let mut program = Program::start();
+    let _node = program.link();
+    assert!(!program.metrics(&["megaphone_links_up 1"]).contains("certificate"));
 }
 
 /// Healthy is one that has a link and is not draining; otherwise the reason is told.

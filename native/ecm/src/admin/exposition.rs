@@ -103,6 +103,11 @@ impl Collector for Manager {
         gauge(to, "megaphone_link_queue_bytes", "Bytes that wait for the links", get(&shared.link_queue))?;
         gauge(to, "megaphone_held_bytes", "Bytes that clients hold in memory", get(&shared.held))?;
         gauge(to, "megaphone_max_held_bytes", "Most bytes that clients may hold", shared.max_held)?;
+        let expiry = get(&shared.certificate_expiry);
+        if expiry > 0 {
+            let help = "When the first certificate for clients expires, in seconds since 1970";
+            gauge(to, "megaphone_certificate_expiry_timestamp_seconds", help, expiry)?;
+        }
         let help = "Times that accepting paused for lack of descriptors or memory";
         counter(to, "megaphone_accept_pauses", help, get(&shared.accept_pauses))?;
         gauge(to, "megaphone_draining", "1 if no further clients are taken", flag(&shared.is_draining))?;

@@ -81,14 +81,14 @@ impl Server {
 
     /// Reads certificates again: the clients' ones, and those that links trust.
     fn reload(&mut self) {
-        let Some(trust) = &mut self.config.link_trust else { return self.tls.reload() };
+        let Some(trust) = &mut self.config.link_trust else { return self.tls.reload(self.now) };
         match trust.reload() {
             Ok(()) => info!("link_ca was read again, for new links: {} certificates", trust.authorities()),
             Err(why) => warn!("link_ca was not read again, the old one stays: {why}"),
         }
         self.links.set_trust(trust);
         if self.tls.has_certificates() {
-            self.tls.reload();
+            self.tls.reload(self.now);
         }
     }
 

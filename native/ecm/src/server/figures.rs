@@ -31,6 +31,7 @@ impl Server {
                 links_up: self.links.up().count() as u64,
                 link_queue: self.links.iter().map(|link| link.pending() as u64).sum(),
                 held: self.held as u64,
+                certificate_expiry: self.tls.expiry().unwrap_or(0),
                 is_starting: self.life.is_starting(),
                 is_draining: self.life.is_ending(),
             },

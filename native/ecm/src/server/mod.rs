@@ -134,7 +134,7 @@ impl Server {
         Ok(Self {
             poll,
             doors,
-            tls: Tls::new(certificates),
+            tls: Tls::new(certificates, now),
             shutdown,
             slab: Slab::default(),
             links: Links::new(&config, &waker, now),
@@ -192,8 +192,10 @@ impl Server {
         Ok(())
     }
 
-    /// Tells what was refused, once a minute at most: a line for each would let a client fill the disk.
+    /// Tells of certificates that expire, and of what was refused, once a minute at most: a line for each would let a client
+    /// fill the disk.
     fn report(&mut self) {
+        self.tls.look(self.now);
         let (at, before) = self.reported;
         if self.now < at + REPORT {
             return;
@@ -214,7 +216,7 @@ impl Server {
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
         let links = self.links.iter().filter_map(Link::deadline);
-        [sweep, self.accept_after, self.life.deadline()]
+        [sweep, self.accept_after, self.life.deadline(), self.tls.next_look()]
             .into_iter()
             .flatten()
             .chain(links)

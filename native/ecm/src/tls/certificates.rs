@@ -15,6 +15,8 @@ use serde::Deserialize;
 use tracing::warn;
 use webpki::EndEntityCert;
 
+use super::validity::Validity;
+
 /// The only protocol that is spoken inside of TLS. A client that offers others alone is refused (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 
@@ -35,6 +37,8 @@ pub struct Certificates {
     /// The same for all readings: a client may resume its session after the certificate was renewed.
     tickets: Arc<dyn ProducesTickets>,
     config: Arc<ServerConfig>,
+    /// In the order of the pairs; of those that could be read.
+    validities: Vec<Option<Validity>>,
 }
 
 impl Certificates {
@@ -47,8 +51,8 @@ impl Certificates {
         let provider = Arc::new(super::compact::provider());
         let tickets = rustls::crypto::ring::Ticketer::new()
             .map_err(|error| format!("no random numbers for TLS tickets: {error}"))?;
-        let config = configure(&pairs, &provider, &tickets)?;
-        Ok(Self { pairs, provider, tickets, config })
+        let (config, validities) = configure(&pairs, &provider, &tickets)?;
+        Ok(Self { pairs, provider, tickets, config, validities })
     }
 
     /// Reads the files again. Connections that exist keep what they have.
@@ -56,8 +60,22 @@ impl Certificates {
     /// # Errors
     /// As [`Certificates::load`]; what was read before stays in use then, all of it.
     pub fn reload(&mut self) -> Result<(), String> {
-        self.config = configure(&self.pairs, &self.provider, &self.tickets)?;
+        (self.config, self.validities) = configure(&self.pairs, &self.provider, &self.tickets)?;
         Ok(())
+    }
+
+    /// Warns of each certificate that clients refuse at this time, in seconds since 1970, or soon will.
+    pub fn warn_of_expiry(&self, now: u64) {
+        for (pair, validity) in self.pairs.iter().zip(&self.validities) {
+            if let Some(trouble) = validity.and_then(|validity| validity.trouble(now)) {
+                warn!("the certificate {} {trouble}", pair.certificate.display());
+            }
+        }
+    }
+
+    /// When the first of them expires, in seconds since 1970.
+    pub(crate) fn expiry(&self) -> Option<u64> {
+        self.validities.iter().flatten().map(|validity| validity.until).min()
     }
 
     /// How many there are.
@@ -74,10 +92,12 @@ fn configure(
     pairs: &[Pair],
     provider: &Arc<CryptoProvider>,
     tickets: &Arc<dyn ProducesTickets>,
-) -> Result<Arc<ServerConfig>, String> {
-    let mut names = Names::default();
+) -> Result<(Arc<ServerConfig>, Vec<Option<Validity>>), String> {
+    let (mut names, mut validities) = (Names::default(), Vec::new());
     for pair in pairs {
-        names.add(pair, Arc::new(read(pair, provider)?))?;
+        let key = Arc::new(read(pair, provider)?);
+        validities.push(Validity::of(&key.cert));
+        names.add(pair, key)?;
     }
     if names.all.is_empty() {
         return Err("TLS needs a certificate and its key: [[tls.certificate]]".to_owned());
@@ -91,7 +111,7 @@ fn configure(
     // Sessions are kept by the clients, in tickets.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::clone(tickets);
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), validities))
 }
 
 fn read(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, String> {

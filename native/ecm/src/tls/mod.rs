@@ -11,6 +11,7 @@
 //! | `output` | bytes on their way out |
 //! | `session` | one connection's records |
 //! | `settings` | what an operator may choose |
+//! | `validity` | when certificates expire |
 //!
 //! How the event loop uses it: `server::secure`.
 
@@ -22,9 +23,10 @@ mod settings;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod validity;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use megaphone_core::limits;
 use rustls::Error;
@@ -34,6 +36,12 @@ use crate::config::Config;
 pub use certificates::{Certificates, Pair};
 pub(crate) use session::{Scratch, Session};
 pub use settings::Section;
+
+/// What the system's clock says, in seconds since 1970.
+#[must_use]
+pub fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
 
 /// Sessions of one chunk of the table: 8 kB of pointers.
 const CHUNK: usize = 1_024;
@@ -59,6 +67,8 @@ struct Handshake {
 #[derive(Default)]
 pub(crate) struct Tls {
     certificates: Option<Certificates>,
+    /// When it is looked again which of them expire.
+    look_at: Option<Instant>,
     chunks: Vec<Option<Chunk>>,
     /// By the order in which they began, which is that of their deadlines.
     handshakes: BTreeMap<u64, Handshake>,
@@ -69,8 +79,33 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn new(certificates: Option<Certificates>) -> Self {
-        Self { certificates, ..Self::default() }
+    pub(crate) fn new(certificates: Option<Certificates>, now: Instant) -> Self {
+        let mut tls = Self { certificates, ..Self::default() };
+        tls.look_again(now);
+        tls
+    }
+
+    /// When [`Tls::look`] has something to do.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Warns of certificates that expire, when it is time to.
+    pub(crate) fn look(&mut self, now: Instant) {
+        if self.look_at.is_some_and(|at| now >= at) {
+            self.look_again(now);
+        }
+    }
+
+    fn look_again(&mut self, now: Instant) {
+        let Some(certificates) = &self.certificates else { return };
+        certificates.warn_of_expiry(unix_time());
+        self.look_at = Some(now + Duration::from_secs(limits::CERTIFICATE_LOOK));
+    }
+
+    /// When the first certificate expires, in seconds since 1970.
+    pub(crate) fn expiry(&self) -> Option<u64> {
+        self.certificates.as_ref()?.expiry()
     }
 
     /// Whether there are certificates, so that clients may come.
@@ -79,7 +114,7 @@ impl Tls {
     }
 
     /// Reads the certificates again; says how that went in the log.
-    pub(crate) fn reload(&mut self) {
+    pub(crate) fn reload(&mut self, now: Instant) {
         let Some(certificates) = &mut self.certificates else {
             return info!("no certificates are configured that could be read again");
         };
@@ -87,6 +122,7 @@ impl Tls {
             Ok(()) => info!("certificates were read again: {}", certificates.len()),
             Err(why) => warn!("certificates were not read again, the old ones stay: {why}"),
         }
+        self.look_again(now);
     }
 
     /// Begins the session of a new client.

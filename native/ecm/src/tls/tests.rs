@@ -2,15 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use megaphone_core::limits;
 use proptest::prelude::*;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::Tls;
 use super::session::{Scratch, Session};
+use super::{Certificates, Pair as Files, Tls};
 
 /// A socket that takes so many bytes and then no more.
 #[derive(Default)]
@@ -257,8 +257,8 @@ fn key_updates_do_not_pile_up() {
 /// While n-1 handshakes wait for the processor a client may be accepted; at n and n+1 none is, however few there are in all.
 #[test]
 fn a_backlog_holds_the_door() {
-    let mut tls = Tls::new(None);
     let now = Instant::now();
+    let mut tls = Tls::new(None, now);
     tls.queue.extend(1..limits::HANDSHAKE_BACKLOG as u64);
     assert!(tls.has_room(1, now));
     for _ in 0..2 {
@@ -267,6 +267,33 @@ fn a_backlog_holds_the_door() {
     }
     tls.queue.drain(..2);
     assert!(tls.has_room(1, now));
+}
+
+fn certificates() -> Certificates {
+    let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    let dir = std::env::temp_dir().join(format!("megaphone-ecm-look-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let files = Files { certificate: dir.join("a.pem"), key: dir.join("a.key") };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let certificates = Certificates::load(vec![files]).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    certificates
+}
+
+/// Certificates are looked at once a day: not a moment before, and once then. Without any there is nothing to look at.
+#[test]
+fn expiry_is_looked_at_daily() {
+    let now = Instant::now();
+    assert_eq!(Tls::new(None, now).next_look(), None);
+    let mut tls = Tls { look_at: Some(now), ..Tls::new(Some(certificates()), now) };
+    let day = Duration::from_secs(limits::CERTIFICATE_LOOK);
+    for (at, next) in
+        [(now, now + day), (now + day - Duration::from_millis(1), now + day), (now + day, now + day * 2)]
+    {
+        tls.look(at);
+        assert_eq!(tls.next_look(), Some(next));
+    }
 }
 
 proptest! {

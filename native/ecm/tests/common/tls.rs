@@ -35,16 +35,25 @@ impl Authority {
 
     /// Makes the files `FILE.pem` and `FILE.key`, or makes them anew, for these names.
     pub fn pair(&mut self, file: &str, names: &[&str]) -> Pair {
+        self.pair_for(file, names, 0..=u64::from(u32::MAX))
+    }
+
+    /// The same for this time, in seconds since 1970, both ends included.
+    pub fn pair_for(&mut self, file: &str, names: &[&str], time: std::ops::RangeInclusive<u64>) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let at = |seconds| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds);
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        (params.not_before, params.not_after) = (at(*time.start()), at(*time.end()));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
         let pair = Pair {
             certificate: self.dir.join(format!("{file}.pem")),
             key: self.dir.join(format!("{file}.key")),
         };
-        std::fs::write(&pair.certificate, made.cert.pem()).unwrap();
-        std::fs::write(&pair.key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&pair.certificate, cert.pem()).unwrap();
+        std::fs::write(&pair.key, key.serialize_pem()).unwrap();
         std::fs::set_permissions(&pair.key, std::fs::Permissions::from_mode(0o644)).unwrap();
-        self.roots.add(made.cert.der().clone()).unwrap();
+        self.roots.add(cert.der().clone()).unwrap();
         pair
     }
 
