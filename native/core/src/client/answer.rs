@@ -173,7 +173,8 @@ impl Client {
     pub fn gone(&mut self, io: &mut dyn Io) {
         // What an answer still lacks is not known here; all that has come of it may be all there is.
         let unanswered = match self.stage {
-            Stage::Answer => !self.flags.answered || self.pending() > 0,
+            // Of a request that waits for credit the node may know nothing: it would take this for one before.
+            Stage::Answer => self.unsent() == 0 && (!self.flags.answered || self.pending() > 0),
             Stage::Head | Stage::Turn | Stage::Collect => self.pending() > 0,
             _ => false,
         };

@@ -142,4 +142,13 @@ fn the_node_is_told_whether_a_client_that_has_gone_got_its_answer() {
         client.eof(&mut world);
         assert_eq!(world.sent().0, [expected], "{number}");
     }
+    // The node has got nothing of the next request.
+    let mut world = World::new();
+    let mut client = asked(&mut world);
+    ready(&mut client, &mut world);
+    client.credit = 0;
+    client.input(GET, &mut world);
+    assert_eq!(world.sent(), (vec![], vec![]));
+    client.eof(&mut world);
+    assert_eq!(world.sent().0, ["close PeerGone"]);
 }
