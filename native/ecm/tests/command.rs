@@ -33,6 +33,32 @@ fn help_explains() {
     }
 }
 
+/// The man page has exactly the options of `--help`, with their values and texts.
+#[test]
+fn the_man_page_has_every_option() {
+    let Output { stdout, .. } = program(&["--help"]).output().unwrap();
+    let help = String::from_utf8(stdout).unwrap();
+    let told: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.trim_start().split_once("  ").filter(|(option, _)| option.starts_with('-')))
+        .map(|(option, text)| (option.replace(['<', '>'], ""), text.trim().to_owned()))
+        .collect();
+    let page = include_str!("../../../docs/megaphone-ecm.8");
+    let (_, page) = page.split_once(".Sh OPTIONS\n").unwrap();
+    let (page, _) = page.split_once(".El\n").unwrap();
+    let (_, items) = page.split_once(".It ").unwrap();
+    let written: Vec<_> = items
+        .split(".It ")
+        .map(|item| {
+            let (option, text) = item.split_once('\n').unwrap();
+            let option = option.replace("Fl Fl ", "--").replace("Fl ", "-").replace(" Ar", "").replace(" ,", ",");
+            (option, text.replace("\\-", "-").split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    assert!(told.len() > 10, "{help}");
+    assert_eq!(written, told);
+}
+
 #[test]
 fn mistakes_are_explained() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
