@@ -9,8 +9,18 @@
 start(_Type, _Args) ->
     %% Without its library nothing works. Say so here, where ejabberd's log shows it, not as `undef' later on.
     case code:ensure_loaded(megaphone_nif) of
-        {module, _} -> root(megaphone_root_sup:start_link());
+        {module, _} -> load_all();
         {error, Reason} -> {error, {nif_not_loaded, megaphone_nif, Reason}}
+    end.
+
+%% An upgrade of the package takes the files of the version that runs away; a module that is called for the first time after
+%% that would not be found.
+-spec load_all() -> {ok, pid()} | {error, term()}.
+load_all() ->
+    {ok, Modules} = application:get_key(megaphone, modules),
+    case code:ensure_modules_loaded(Modules) of
+        ok -> root(megaphone_root_sup:start_link());
+        {error, Reasons} -> {error, {not_loaded, Reasons}}
     end.
 
 -spec stop(term()) -> ok.

@@ -19,6 +19,7 @@ all() ->
         loading_again_is_refused_and_harms_nothing,
         loading_after_a_purge_is_refused,
         other_modules_can_be_loaded_again,
+        no_file_is_needed_later,
         application_stops_and_starts,
         cycles_leave_nothing,
         dead_waiters_leave_nothing
@@ -90,6 +91,14 @@ load_others() ->
         Modules -- [megaphone_nif]
     ),
     megaphone:recv(Handle, 0).
+
+no_file_is_needed_later(Config) ->
+    %% Once the application has started all its modules are loaded: an upgrade may take their files away.
+    ?assertEqual([], on_peer(Config, not_loaded)).
+
+not_loaded() ->
+    {ok, [_ | _] = Modules} = application:get_key(megaphone, modules),
+    [Module || Module <- Modules, code:is_loaded(Module) =:= false].
 
 application_stops_and_starts(Config) ->
     %% Stopping the application tells plain readers of local connections; a new start finds an empty table.
