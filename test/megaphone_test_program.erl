@@ -257,17 +257,18 @@ text(Name, Json) ->
     {match, [Value]} = re:run(Json, ["\"", Name, "\":\"([^\"]*)\""], [{capture, all_but_first, binary}]),
     Value.
 
-%% The root of the checkout. The build directory holds links to its parts.
+%% The root of the checkout. The build directory holds links to its parts; where the application is installed apart from it
+%% (`make test-matrix') the suites are below one.
 -spec root() -> file:filename().
 root() ->
-    Ebin = filename:dirname(filename:absname(code:which(megaphone))),
+    [Ebin, Here] = [filename:dirname(filename:absname(code:which(Module))) || Module <- [megaphone, ?MODULE]],
     Linked = [
         filename:absname(Target, filename:dirname(Link))
      || Link <- [filename:join(filename:dirname(Ebin), "erlang_src")], {ok, Target} <- [file:read_link(Link)]
     ],
-    case [Root || Root <- lists:append([above(Dir) || Dir <- [Ebin | Linked]]), is_root(Root)] of
+    case [Root || Root <- lists:append([above(Dir) || Dir <- [Ebin, Here | Linked]]), is_root(Root)] of
         [Root | _] -> Root;
-        [] -> error({no_checkout_above, [Ebin | Linked]})
+        [] -> error({no_checkout_above, [Ebin, Here | Linked]})
     end.
 
 -spec above(file:filename()) -> [file:filename()].
