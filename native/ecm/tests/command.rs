@@ -51,7 +51,8 @@ fn the_man_page_has_every_option() {
         .split(".It ")
         .map(|item| {
             let (option, text) = item.split_once('\n').unwrap();
-            let option = option.replace("Fl Fl ", "--").replace("Fl ", "-").replace(" Ar", "").replace(" ,", ",");
+            let option =
+                option.replace("Fl Fl ", "--").replace("Fl ", "-").replace(" Ar", "").replace(" ,", ",");
             (option, text.replace("\\-", "-").split_whitespace().collect::<Vec<_>>().join(" "))
         })
         .collect();
