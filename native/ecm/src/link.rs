@@ -71,6 +71,8 @@ pub(crate) struct Link {
     pub(crate) closing: HashSet<u64>,
     /// Virtual connections that are open on it.
     pub(crate) connections: usize,
+    /// The other end wants no further ones.
+    pub(crate) draining: bool,
     output: Vec<u8>,
     written: usize,
     /// What the other end accepts for a new connection, while the link is up.
@@ -109,6 +111,7 @@ impl Link {
             stalled: VecDeque::new(),
             closing: HashSet::new(),
             connections: 0,
+            draining: false,
             output: Vec::new(),
             written: 0,
             window: None,
@@ -385,6 +388,11 @@ impl Link {
 
     /// The link is lost: logs why, unless it is the same as last time, and plans the next attempt. Answers whether it
     /// was up.
+    /// The server, for logs.
+    pub(crate) fn server_name(&self) -> String {
+        self.server.to_string()
+    }
+
     pub(crate) fn lose(&mut self, why: &str, now: Instant) -> bool {
         let was_up = self.window.take().is_some();
         // What is still in the output may hold the reason, in an error frame: one try, the rest is lost anyway.
@@ -398,6 +406,7 @@ impl Link {
         self.readable = false;
         self.ended = false;
         self.closing = HashSet::new();
+        self.draining = false;
         self.output = Vec::new();
         self.written = 0;
         let pause = if self.addresses.is_empty() { self.attempts.pause() } else { Duration::ZERO };

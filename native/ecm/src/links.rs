@@ -1,6 +1,6 @@
 //! All links of a manager: several to one node, or to several nodes.
 //!
-//! A virtual connection stays on its link. A new one goes to the link that has the fewest, among those that are up; ones
+//! A virtual connection stays on its link. A new one goes to the link that has the fewest, among those that are up and do not drain; ones
 //! whose node does not keep up come last.
 
 use std::sync::Arc;
@@ -53,9 +53,14 @@ impl Links {
         self.iter().filter(|link| link.window().is_some())
     }
 
-    /// Where a new virtual connection goes; `None`: no link is up.
+    /// Those that are up and whose node takes new virtual connections.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Link> {
+        self.up().filter(|link| !link.draining)
+    }
+
+    /// Where a new virtual connection goes; `None`: no link takes one.
     pub(crate) fn best(&self) -> Option<LinkIndex> {
-        let up = self.0.iter().enumerate().filter(|(_, link)| link.window().is_some());
+        let up = self.0.iter().enumerate().filter(|(_, link)| link.window().is_some() && !link.draining);
         let best = up.min_by_key(|(_, link)| (link.congested, link.connections));
         best.and_then(|(index, _)| LinkIndex::try_from(index).ok())
     }

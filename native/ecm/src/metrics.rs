@@ -107,6 +107,7 @@ impl Latency {
 pub(crate) struct Gauges {
     pub(crate) links: u64,
     pub(crate) links_up: u64,
+    pub(crate) links_draining: u64,
     pub(crate) link_queue: u64,
     pub(crate) held: u64,
     /// In seconds since 1970; 0 without certificates.
@@ -130,6 +131,7 @@ pub(crate) struct Shared {
     pub(crate) bytes_out: AtomicU64,
     pub(crate) links: AtomicU64,
     pub(crate) links_up: AtomicU64,
+    pub(crate) links_draining: AtomicU64,
     pub(crate) links_lost: AtomicU64,
     pub(crate) link_queue: AtomicU64,
     pub(crate) held: AtomicU64,
@@ -160,6 +162,7 @@ impl Shared {
             bytes_out: zero(),
             links: zero(),
             links_up: zero(),
+            links_draining: zero(),
             links_lost: zero(),
             link_queue: zero(),
             held: zero(),
@@ -197,6 +200,7 @@ impl Shared {
         set(&self.bytes_out, traffic.bytes_out);
         set(&self.links, gauges.links);
         set(&self.links_up, gauges.links_up);
+        set(&self.links_draining, gauges.links_draining);
         set(&self.links_lost, traffic.links_lost);
         set(&self.link_queue, gauges.link_queue);
         set(&self.held, gauges.held);

@@ -303,3 +303,39 @@ fn a_node_without_any_secret_is_told_what_is_missing() {
         }
     }
 }
+
+/// A node drains one of two links: its client stays there, new ones go to the other link although it has more, and when that one
+/// drains as well they are refused. A link that comes anew takes clients.
+#[test]
+fn new_clients_avoid_links_that_drain() {
+    let ecm = Ecm::with(|config| config.links = 2);
+    let mut nodes = vec![ecm.accept(), ecm.accept()];
+    let mut held = one_on_each(&ecm, &mut nodes);
+    nodes[0].send(&Frame::Drain);
+    nodes[0].nothing();
+    let mut other = ecm.client();
+    other.send(GET);
+    let id = nodes[1].first(GET);
+    nodes[1].answer(id, "x");
+    other.expect(&response("x"));
+    let (mut first, id) = held.remove(0);
+    drop(held);
+    first.send(GET);
+    nodes[0].request(id, GET);
+    nodes[0].answer(id, "still");
+    first.expect(&response("still"));
+    nodes[1].send(&Frame::Drain);
+    // Two closes of clients that have gone come before the pong.
+    while !matches!(nodes[1].next(), Event::Close(..)) {}
+    nodes[1].nothing();
+    let mut refused = ecm.client();
+    refused.send(GET);
+    refused.refused(503);
+    drop(nodes.remove(1));
+    let mut again = ecm.accept();
+    let mut client = ecm.client();
+    client.send(GET);
+    let id = again.first(GET);
+    again.answer(id, "new");
+    client.expect(&response("new"));
+}

@@ -209,6 +209,7 @@ fn info<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
             ("output_bytes", info.output.encode(env)),
             ("owner", owner),
             ("tls", info.tls.encode(env)),
+            ("kind", terms::carries(info.carries).encode(env)),
             ("idle_seconds", idle.encode(env)),
         ],
     );
@@ -225,6 +226,7 @@ fn stats(env: Env<'_>) -> Term<'_> {
             ("links", stats.links.encode(env)),
             ("connections", stats.connections.encode(env)),
             ("local", stats.local.encode(env)),
+            ("xmpp", stats.xmpp.encode(env)),
             ("busy", stats.busy.encode(env)),
             ("waiters", stats.waiters.encode(env)),
             ("watched", stats.watched.encode(env)),
@@ -268,6 +270,7 @@ fn limits(env: Env<'_>) -> Term<'_> {
             ("bosh_pending", limits::BOSH_PENDING.encode(env)),
             ("bosh_pending_per_address", limits::BOSH_PENDING_PER_ADDRESS.encode(env)),
             ("small_message", limits::SMALL_MESSAGE.encode(env)),
+            ("walk_per_call", limits::WALK_PER_CALL.encode(env)),
             ("link_ping", limits::LINK_PING.encode(env)),
             ("link_silence", limits::LINK_SILENCE.encode(env)),
         ],

@@ -8,6 +8,7 @@
 //! * `parse`: NIFs that take requests apart
 //! * `bosh`: NIFs of BOSH sessions
 //! * `messages`: NIFs for connections whose messages become elements
+//! * `walk`: NIFs that go by all connections
 //! * `polls`: NIFs for processes that take a request whole and end with their client
 //!
 //! Every NIF is bounded and runs on a normal scheduler; each one's bound is a limit of `megaphone_core::limits`.
@@ -22,6 +23,7 @@ mod parse;
 mod pid;
 mod polls;
 mod terms;
+mod walk;
 mod xml;
 
 use std::sync::LazyLock;

@@ -10,7 +10,7 @@ use crate::connections::swept;
 use crate::host::{Beam, Bin};
 use crate::messages;
 use crate::pid::Pid;
-use crate::terms::{self, atoms, binary};
+use crate::terms::{self, atoms, binary, closed};
 use crate::{TABLE, now};
 
 /// A link, as Erlang holds it. When the last reference goes, only memory goes: the end of a link is told by
@@ -114,6 +114,11 @@ fn link_ping(env: Env<'_>, link: ResourceArc<LinkRef>) -> Atom {
 }
 
 #[rustler::nif]
+fn link_drain(env: Env<'_>, link: ResourceArc<LinkRef>) -> Term<'_> {
+    if TABLE.link_drain(&link.0, &mut Beam::new(env)) { atoms::ok().encode(env) } else { closed(env) }
+}
+
+#[rustler::nif]
 fn link_down(link: ResourceArc<LinkRef>) -> Atom {
     TABLE.link_down(&link.0);
     atoms::ok()
@@ -140,6 +145,7 @@ fn link_info(env: Env<'_>, link: ResourceArc<LinkRef>) -> Term<'_> {
             ("bytes_in", info.bytes_in.encode(env)),
             ("bytes_out", info.bytes_out.encode(env)),
             ("undelivered", info.undelivered.encode(env)),
+            ("draining", info.draining.encode(env)),
         ],
     )
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use megaphone_core::packet::{self, FIELDS, HttpPacket, MAX_TITLE_CASE, METHODS, Uri};
-use megaphone_core::table::{Active, Handle, Packet};
+use megaphone_core::table::{Active, Carries, Handle, Packet};
 use rustler::types::atom::Atom;
 use rustler::types::tuple::make_tuple;
 use rustler::{Encoder, Env, Error, NifResult, Term};
@@ -20,6 +20,7 @@ pub(crate) mod atoms {
         xmlel, xmlcdata, xmlstreamstart, xmlstreamend, xmlstreamerror, xmlstreamelement,
         ok, error, closed, einval, limit, links, connections, queue_bytes, waiters, wait, gone, more, stop, start, done, empty, slow, none, open, refused,
         megaphone, megaphone_output, megaphone_socket, megaphone_links, megaphone_down, megaphone_gone, inet = "$inet",
+        any, local, session, tunnel, xmpp,
         shutdown, tcp, tcp_closed, tcp_passive, once, read, write, read_write,
         raw, http, http_bin, httph, httph_bin, https,
         http_request, http_response, http_header, http_eoh, http_error,
@@ -93,6 +94,15 @@ pub(crate) fn packet_type_from(atom: Atom) -> NifResult<Packet> {
         .into_iter()
         .find(|packet| packet_type(*packet) == atom)
         .ok_or(Error::BadArg)
+}
+
+pub(crate) fn carries(carries: Carries) -> Atom {
+    match carries {
+        Carries::Requests => atoms::http(),
+        Carries::Tunnel => atoms::tunnel(),
+        Carries::Messages => atoms::xmpp(),
+        Carries::Local => atoms::local(),
+    }
 }
 
 pub(crate) fn active<'a>(env: Env<'a>, active: Active) -> Term<'a> {

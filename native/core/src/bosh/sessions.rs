@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::pending::Pending;
 use super::{Session, Sid};
-use crate::limits::BOSH_TICK;
+use crate::limits::{BOSH_TICK, WALK_PER_CALL};
 use crate::slab::Slab;
 use crate::stirred::{Noticed, Quiet, Stirred};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
@@ -274,6 +274,22 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
         }
         shard.stirred.note(now, at as u32, u64::from(id.generation));
         self.quiet.ends()
+    }
+
+    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` client sessions were `found`, each with the link by which
+    /// it came. Answers where to go on; `None`: there is nothing behind.
+    pub fn walk(&self, cursor: u64, most: usize, found: &mut Vec<(P, u32)>) -> Option<u64> {
+        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        let shard = self.shards.get(number)?.lock();
+        let end = shard.slots.bound().min(from.saturating_add(WALK_PER_CALL));
+        for at in from..end {
+            if found.len() >= most {
+                return Some((number as u64) << 32 | at as u64);
+            }
+            found.extend(shard.slots.get(at).and_then(|entry| Some((entry.owner?, entry.link))));
+        }
+        let next = if end < shard.slots.bound() { (number as u64) << 32 | end as u64 } else { (number as u64 + 1) << 32 };
+        ((next >> 32) < SHARDS as u64).then_some(next)
     }
 
     /// As [`Table::take_idle`](crate::table::Table::take_idle).

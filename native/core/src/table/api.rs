@@ -7,6 +7,7 @@ use super::connection::Next;
 use super::input::Chunk;
 use super::shard::Shard;
 use super::slot::{Active, Bits, Framing, Waiter, Wire};
+use super::walk::Carries;
 use super::{Closed, Data, End, Handle, Host, Link, Message, Packet, RecvError, Refused, SHARDS, Table};
 use crate::limits::MAX_RECV;
 use crate::link::{CloseReason, ReadyMode, messages};
@@ -38,6 +39,8 @@ pub struct Stats {
     pub connections: usize,
     /// Of them, opened from Erlang.
     pub local: usize,
+    /// Of them, with messages of XMPP.
+    pub xmpp: usize,
     /// Connections with something queued, or a mode set.
     pub busy: usize,
     /// Waiting readers and senders.
@@ -70,6 +73,8 @@ pub struct LinkInfo {
     pub bytes_out: u64,
     /// Data frames that found no connection.
     pub undelivered: u64,
+    /// The other end was asked to open no further connections.
+    pub draining: bool,
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
@@ -590,6 +595,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             output: queues.map_or(0, |queues| queues.output.len()),
             owner: slot.owner,
             tls: slot.bits.has(Bits::TLS),
+            carries: slot.carries(),
             last_activity: slot.last_activity,
         })
     }
@@ -605,6 +611,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             stats.memory += shard.memory();
             for slot in (0..shard.slots.bound()).filter_map(|place| shard.slots.get(place)) {
                 stats.local += usize::from(slot.link == 0);
+                stats.xmpp += usize::from(slot.bits.has(Bits::MESSAGES));
                 if let Some(queues) = slot.queues.as_ref() {
                     stats.busy += 1;
                     stats.memory += size_of_val(queues.as_ref()) + queues.input.len() + queues.output.len();
@@ -627,6 +634,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             bytes_in: link.bytes_in.load(Ordering::Relaxed),
             bytes_out: link.bytes_out.load(Ordering::Relaxed),
             undelivered: link.undelivered.load(Ordering::Relaxed),
+            draining: link.is_draining(),
         }
     }
 }
@@ -650,6 +658,8 @@ pub struct Info<P> {
     pub owner: Option<P>,
     /// Whether the client came by TLS.
     pub tls: bool,
+    /// What it carries.
+    pub carries: Carries,
     /// Second of the last data.
     pub last_activity: u32,
 }

@@ -59,6 +59,8 @@ pub struct Link<P> {
     asleep: AtomicBool,
     /// The peer broke the protocol: the error frame that says so is the last one.
     stopping: AtomicBool,
+    /// The peer was asked to open no further connections.
+    draining: AtomicBool,
     down: AtomicBool,
 }
 
@@ -84,6 +86,7 @@ impl<P: Copy> Link<P> {
             sender: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             down: AtomicBool::new(false),
         }
     }
@@ -114,6 +117,18 @@ impl<P: Copy> Link<P> {
             self.stopping.store(true, Ordering::Release);
         }
         self.wake(host);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Asks the peer to open no further connections; false when that frame finds no room.
+    #[must_use]
+    pub(super) fn drain<H: Host<Pid = P>>(&self, host: &mut H) -> bool {
+        let queued = self.push_control(&Frame::Drain, host);
+        self.draining.fetch_or(queued, Ordering::Relaxed);
+        queued
     }
 
     pub(super) fn set_down(&self) {

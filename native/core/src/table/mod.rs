@@ -24,6 +24,7 @@
 //! * `shard`, `slot`, `input`: where connections live
 //! * `connection`: what happens in one connection
 //! * `watch`: which processes are watched
+//! * `walk`: all connections in turn, for operators
 //!
 //! A connection with nothing queued costs one slot (see `slot`) and its places in the indexes, and no heap block.
 
@@ -38,6 +39,7 @@ mod shard;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod watch;
 mod wire;
 
@@ -52,6 +54,7 @@ pub use input::{Chunk, concat};
 pub use link::{Link, Served};
 pub use messages::{Activated, Batch};
 pub use slot::Active;
+pub use walk::{Carries, Passed};
 pub use wire::{Action, InputEnd};
 
 use crate::limits::{DEATHS_PER_CALL, TableLimits};

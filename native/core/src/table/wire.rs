@@ -383,6 +383,14 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let _ = link.push_control(&Frame::Ping(*b"megaphon"), host);
     }
 
+    /// Asks the peer to open no further connections on this link; those that are there go on. False: the link is not open, or takes no
+    /// more frames now.
+    #[must_use]
+    pub fn link_drain<H: Host<Pid = P, Chunk = C>>(&self, link: &Link<P>, host: &mut H) -> bool {
+        let is_open = link.peer_window.load(Ordering::Relaxed) != 0 && !link.is_stopping() && !link.is_down();
+        is_open && link.drain(host)
+    }
+
     /// Collects output of a link: frames about the link, then one data frame from each ready connection in turn, up to
     /// about [`OUTPUT_BATCH`] bytes. Empty: there is none, and `sender` is told once with
     /// [`Message::LinkOutput`](super::Message::LinkOutput) when there is. To be called by one process per link.

@@ -99,6 +99,8 @@ impl Collector for Manager {
         family(to, kind, "direction", bytes.into_iter(), ConstCounter::new)?;
         gauge(to, "megaphone_links", "Links to ejabberd that there should be", get(&shared.links))?;
         gauge(to, "megaphone_links_up", "Links that are up", get(&shared.links_up))?;
+        let draining = "Links that are up and take no further clients, as ejabberd asked";
+        gauge(to, "megaphone_links_draining", draining, get(&shared.links_draining))?;
         counter(to, "megaphone_links_lost", "Times that a link was lost", get(&shared.links_lost))?;
         gauge(to, "megaphone_link_queue_bytes", "Bytes that wait for the links", get(&shared.link_queue))?;
         gauge(to, "megaphone_held_bytes", "Bytes that clients hold in memory", get(&shared.held))?;

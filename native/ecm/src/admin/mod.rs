@@ -184,9 +184,13 @@ fn answer(path: &str, exposition: &Exposition, shared: &Shared) -> (u16, &'stati
 }
 
 fn health(shared: &Shared) -> (u16, &'static str) {
+    let (up, draining) = (&shared.links_up, &shared.links_draining);
     match () {
         () if shared.is_draining.load(Ordering::Relaxed) => (503, "draining: no further clients are taken"),
-        () if shared.links_up.load(Ordering::Relaxed) == 0 => (503, "no link to ejabberd"),
+        () if up.load(Ordering::Relaxed) == 0 => (503, "no link to ejabberd"),
+        () if up.load(Ordering::Relaxed) <= draining.load(Ordering::Relaxed) => {
+            (503, "no link that takes further clients: ejabberd drains them")
+        }
         () => (200, "ok"),
     }
 }

@@ -29,6 +29,7 @@ impl Server {
             &Gauges {
                 links: self.links.iter().count() as u64,
                 links_up: self.links.up().count() as u64,
+                links_draining: self.links.up().filter(|link| link.draining).count() as u64,
                 link_queue: self.links.iter().map(|link| link.pending() as u64).sum(),
                 held: self.held as u64,
                 certificate_expiry: self.tls.expiry().unwrap_or(0),

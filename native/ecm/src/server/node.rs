@@ -98,7 +98,8 @@ impl Server {
                 return result.map_err(|error| self.tell(place, error.code(), error.to_string()));
             }
             Frame::Ping(bytes) => link.send(&Frame::Pong(bytes)),
-            Frame::Pong(_) | Frame::Drain => {}
+            Frame::Pong(_) => {}
+            Frame::Drain => self.drained(place),
             // The decoder lets no second hello and no auth through.
             Frame::Open { .. } | Frame::Hello(_) | Frame::Auth(_) => {
                 let text = format!("{} frame from the node", frame.name());
@@ -122,6 +123,17 @@ impl Server {
             Frame::Error { id, code, text } => self.connection_error(place, id, code, text),
         }
         Ok(false)
+    }
+
+    /// The node wants no further connections on this link. Clients that have one there keep it.
+    fn drained(&mut self, place: LinkIndex) {
+        let Some(link) = self.links.get(place).filter(|link| !link.draining) else { return };
+        link.draining = true;
+        let (name, count) = (link.server_name(), link.connections);
+        match self.links.open().count() {
+            0 => warn!("link to {name} drains, {count} clients: no other takes clients, new ones get 503"),
+            others => info!("link to {name} drains, {count} clients: new ones go to {others} other links"),
+        }
     }
 
     /// Data for nobody; that is said, unless it crossed our close.

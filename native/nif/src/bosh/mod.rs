@@ -22,7 +22,7 @@ use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Term};
 use crate::host::Beam;
 use crate::pid::Pid;
 use crate::terms::{self, atoms, binary, closed};
-use crate::{now, time};
+use crate::{now, time, walk};
 use requests::own;
 use waiter::{Waiter, perform, send};
 
@@ -250,6 +250,16 @@ fn bosh_info(env: Env<'_>) -> Term<'_> {
         ("memory", SESSIONS.memory().encode(env)),
     ];
     terms::map(env, &pairs)
+}
+
+/// Bound: `WALK_PER_CALL` places.
+#[rustler::nif]
+fn bosh_walk(env: Env<'_>, cursor: u64, most: usize) -> Term<'_> {
+    let mut found = Vec::new();
+    let next = SESSIONS.walk(cursor, most, &mut found);
+    let found: Vec<(LocalPid, u32)> =
+        found.into_iter().filter_map(|(owner, link)| Some((owner.local(env)?, link))).collect();
+    walk::walked(&Beam::new(env), next, found)
 }
 
 /// Adds client sessions of BOSH on which nothing has happened, as `take_idle` does.

@@ -633,3 +633,67 @@ fn an_owner_that_dies_while_it_sends_closes_its_connection() {
     });
     assert_eq!(told, Some((token, Err(End::Closed))));
 }
+
+/// A link that drains tells its peer once it is open, and says so of itself; what is open on it goes on.
+#[test]
+fn a_drain_is_a_frame_and_ends_nothing() {
+    let mut peer = Peer::new();
+    let handle = peer.start(1, REQUEST);
+    assert!(!peer.table.link_info(&peer.link).draining);
+    assert!(peer.table.link_drain(&peer.link, &mut peer.world));
+    assert_eq!(peer.output(), ["drain"]);
+    assert!(peer.table.link_info(&peer.link).draining);
+    peer.read_request(&handle);
+    assert_eq!(peer.send(&handle, b"answer"), Ok(Sent::All));
+    assert_eq!(peer.output(), ["data 1 answer"]);
+}
+
+/// Before a link is open, and after its end, it is not drained.
+#[test]
+fn only_an_open_link_drains() {
+    let (table, mut world) = (TestTable::new(), World::default());
+    let link = table.link_open("test".into(), "test", Served::Http, None).expect("room");
+    assert!(!table.link_drain(&link, &mut world));
+    assert!(!table.link_info(&link).draining);
+    let mut peer = Peer::new();
+    peer.table.link_down(&peer.link);
+    assert!(!peer.table.link_drain(&peer.link, &mut peer.world));
+}
+
+/// Walks all of a table in calls that find `most` at a time: the ids in the order in which they came.
+fn walked(peer: &Peer, link: Option<u32>, most: usize) -> Vec<u64> {
+    let (mut ids, mut cursor) = (Vec::new(), Some(0));
+    while let Some(at) = cursor {
+        let mut found = Vec::new();
+        cursor = peer.table.walk(at, link, most, &mut found);
+        assert!(found.len() <= most);
+        ids.extend(found.iter().map(|passed| passed.handle.id));
+    }
+    ids
+}
+
+/// Each connection is found once, however few are asked for at a time; those of one link alone when that is asked; and a walk goes on
+/// behind any handle, also of a connection that has gone.
+#[test]
+fn a_walk_finds_each_connection_once() {
+    let mut peer = Peer::new();
+    let count = u64::from(SHARDS as u32) * 20;
+    (1..=count).for_each(|id| drop(peer.input(&[open(id)])));
+    let local = peer.table.open(client(), Packet::Raw, CONSUMER, 0, &mut peer.world).expect("room");
+    let link = peer.link.incarnation();
+    for most in [1, 7, 10_000] {
+        let mut ids = walked(&peer, Some(link), most);
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=count).collect::<Vec<u64>>());
+    }
+    assert_eq!(walked(&peer, None, 10_000).len() as u64, count + 1);
+    assert_eq!(walked(&peer, Some(0), 10_000), [local.id]);
+    let mut found = Vec::new();
+    let order = walked(&peer, None, 10_000);
+    peer.table.walk(0, None, 3, &mut found);
+    let third = found[2].handle;
+    peer.input(&[close(third.id)]);
+    found.clear();
+    peer.table.walk(TestTable::behind(&third), None, 1, &mut found);
+    assert_eq!(found.iter().map(|passed| passed.handle.id).collect::<Vec<_>>(), order[3..4]);
+}

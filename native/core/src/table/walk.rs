@@ -1,0 +1,106 @@
+//! All connections, a bounded number of places at a time: for operators.
+
+use std::hash::Hash;
+use std::net::SocketAddr;
+
+use super::input::Chunk;
+use super::slot::{Bits, Slot};
+use super::{Handle, SHARDS, Table};
+use crate::limits::WALK_PER_CALL;
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Requests.
+    Requests,
+    /// Bytes as they are, since a request asked for it.
+    Tunnel,
+    /// Messages of XMPP.
+    Messages,
+    /// What Erlang code puts in: it was opened without a link.
+    Local,
+}
+
+/// What is known of a connection that a walk came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed<P> {
+    /// Its name.
+    pub handle: Handle,
+    /// What it carries.
+    pub carries: Carries,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Whether the client came by TLS.
+    pub tls: bool,
+    /// Second of the last data.
+    pub last_activity: u32,
+    /// Bytes of input queued.
+    pub input: usize,
+    /// Bytes of output queued.
+    pub output: usize,
+    /// The owner.
+    pub owner: Option<P>,
+}
+
+impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
+    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` connections were `found`: those of `link`, or
+    /// of all links. Answers where to go on; `None`: there is nothing behind. A connection that is there during the whole walk is
+    /// found once; one that comes or goes meanwhile may be.
+    pub fn walk(
+        &self,
+        cursor: u64,
+        link: Option<u32>,
+        most: usize,
+        found: &mut Vec<Passed<P>>,
+    ) -> Option<u64> {
+        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        if number >= SHARDS {
+            return None;
+        }
+        let shard = self.shard(number);
+        let end = shard.slots.bound().min(from.saturating_add(WALK_PER_CALL));
+        for at in from..end {
+            if found.len() >= most {
+                return Some((number as u64) << 32 | at as u64);
+            }
+            let Some(slot) = shard.slots.get(at) else { continue };
+            if slot.flags.released || link.is_some_and(|link| slot.link != link) {
+                continue;
+            }
+            found.extend(shard.handle(at as u32).map(|handle| slot.passed(handle)));
+        }
+        let next = if end < shard.slots.bound() { (number as u64) << 32 | end as u64 } else { (number as u64 + 1) << 32 };
+        ((next >> 32) < SHARDS as u64).then_some(next)
+    }
+
+    /// The cursor of [`Table::walk`] behind a connection, whether that one is still there or not.
+    #[must_use]
+    pub const fn behind(handle: &Handle) -> u64 {
+        let (number, place) = (handle.slot as usize % SHARDS, handle.slot as usize / SHARDS);
+        (number as u64) << 32 | (place as u64 + 1)
+    }
+}
+
+impl<P: Copy, C: Chunk> Slot<P, C> {
+    pub(super) const fn carries(&self) -> Carries {
+        match () {
+            () if self.link == 0 => Carries::Local,
+            () if self.bits.has(Bits::MESSAGES) => Carries::Messages,
+            () if self.flags.http => Carries::Requests,
+            () => Carries::Tunnel,
+        }
+    }
+
+    fn passed(&self, handle: Handle) -> Passed<P> {
+        Passed {
+            handle,
+            carries: self.carries(),
+            client: self.client(),
+            tls: self.bits.has(Bits::TLS),
+            last_activity: self.last_activity,
+            input: self.queues.as_ref().map_or(0, |queues| queues.input.len()),
+            output: self.queues.as_ref().map_or(0, |queues| queues.output.len()),
+            owner: self.owner,
+        }
+    }
+}
