@@ -12,7 +12,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, new_table/0, add/1, list/0, count/0, new_options/2, set_idle/2, idle/1, idle_after/0, send_timeout/1, default_send_timeout/0]).
+-export([start_link/0, new_table/0, add/1, list/0, count/0, drain/1, new_options/2, set_idle/2, idle/1, idle_after/0, send_timeout/1, default_send_timeout/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2, terminate/2]).
 -export_type([entry/0, listener/0]).
 
@@ -77,6 +77,19 @@ new_options(Listener, Opts) ->
 list() ->
     Now = erlang:monotonic_time(second),
     [describe(Row, Now) || Row <- ets:tab2list(?TABLE)].
+
+%% @doc Asks the connection manager at the other end of a link to open no further connections on it. Holds until the link ends.
+%% `closed': the link is not open (any more).
+-spec drain(megaphone_nif:link_number()) -> ok | {error, not_found | closed}.
+drain(Number) ->
+    case ets:lookup(?TABLE, Number) of
+        [#row{link = Link, peer = Peer}] ->
+            Result = megaphone_nif:link_drain(Link),
+            _ = [?LOG_NOTICE("megaphone: link ~b from ~ts takes no further connections", [Number, Peer]) || Result =:= ok],
+            Result;
+        [] ->
+            {error, not_found}
+    end.
 
 %% @doc How many links there are, those that are being closed included.
 -spec count() -> non_neg_integer().

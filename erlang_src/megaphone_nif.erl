@@ -10,7 +10,7 @@
 -module(megaphone_nif).
 
 -export([
-    link_open/3, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_open/3, link_input/2, link_output/1, link_ping/1, link_drain/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
@@ -19,14 +19,15 @@
     parse_element/1, parse_large_element/1,
     bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
     bosh_set_owner/2, bosh_activate/1, bosh_deliver/1, bosh_send/3, bosh_send_start/3, bosh_note/2, bosh_close/1,
-    bosh_peername/1, bosh_tick/0, bosh_info/0
+    bosh_peername/1, bosh_tick/0, bosh_info/0, bosh_walk/2, walk/3
 ]).
+-export_type([kind/0, passed/0]).
 -export_type([bosh_socket/0, bosh_waiter/0, bosh_profile/0, bosh_taken/0]).
 -export_type([handle/0, link/0, link_number/0, served/0, packet/0, active/0, address/0, action/0, result/0, token/0, templates/0]).
 
 -on_load(load/0).
 -nifs([
-    link_open/3, link_input/2, link_output/1, link_ping/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
+    link_open/3, link_input/2, link_output/1, link_ping/1, link_drain/1, link_down/1, link_sweep/2, link_info/1, link_refusal/1,
     link_refuse/2, local_sweep/1, process_down/1,
     open/2, set_owner/2, set_consumer/2, put_data/2, recv/2, get_data/2, cancel/2, send/2,
     set_active/2, set_packet/2, peername/1, sockname/1, close/1, shutdown/2, output/1,
@@ -35,7 +36,7 @@
     parse_element/1, parse_large_element/1,
     bosh_profile/1, bosh_request/2, bosh_body/2, bosh_large_body/2, bosh_create/5, bosh_refuse/2, bosh_answer/3, bosh_forget/2,
     bosh_set_owner/2, bosh_activate/1, bosh_deliver/1, bosh_send/3, bosh_send_start/3, bosh_note/2, bosh_close/1,
-    bosh_peername/1, bosh_tick/0, bosh_info/0
+    bosh_peername/1, bosh_tick/0, bosh_info/0, bosh_walk/2, walk/3
 ]).
 
 -type link_number() :: non_neg_integer().
@@ -71,6 +72,15 @@
 -type address() :: {inet:ip_address(), inet:port_number()}.
 -type packet() :: raw | http | http_bin | httph | httph_bin.
 -type active() :: boolean() | once | -32768..32767.
+
+-type kind() :: http | tunnel | xmpp | local.
+%% What a connection carries: requests, bytes as they are, messages of XMPP, or what Erlang code puts in.
+
+-type passed() :: {
+    {handle(), Behind :: pos_integer()}, kind(), Client :: address(), Tls :: boolean(), IdleSeconds :: non_neg_integer(),
+    {InputBytes :: non_neg_integer(), OutputBytes :: non_neg_integer()}, Owner :: pid() | session | undefined
+}.
+%% A connection that {@link walk/3} came by, with the cursor of the place behind it. `session': its request is held by a BOSH session.
 
 -type served() :: http | http_and_xmpp.
 %% Kinds of connections.
@@ -127,6 +137,12 @@ link_output(_Link) ->
 %% @doc Queues a ping: a peer that is there answers it, and so {@link link_input/2} gets something.
 -spec link_ping(link()) -> ok.
 link_ping(_Link) ->
+    not_loaded().
+
+%% @doc Asks the other end to open no further connections on a link; those that are there go on. `closed': the link is not open, or takes
+%% no more frames now.
+-spec link_drain(link()) -> ok | {error, closed}.
+link_drain(_Link) ->
     not_loaded().
 
 %% @doc Ends input and output of a link. Its connections are closed by {@link link_sweep/2}.
@@ -292,6 +308,12 @@ end_request(_Handle) ->
 counters() ->
     not_loaded().
 
+%% @doc Goes by at most `walk_per_call' connections, until `Most' were found: of one link, or any. It begins at a cursor (0: the first).
+%% With the cursor to go on from. One that is there during the whole walk is found once.
+-spec walk(Cursor :: non_neg_integer(), link_number() | any, Most :: non_neg_integer()) -> {Next :: pos_integer() | done, [passed()]}.
+walk(_Cursor, _Link, _Most) ->
+    not_loaded().
+
 %% ---- messages ------------------------------------------------------------------------------------------------
 
 %% @doc How long a message of a client may be, in bytes, and of how many elements: when the client has logged in, and before.
@@ -443,6 +465,11 @@ bosh_tick() ->
 %% @doc `sessions', the bytes that their table takes (`memory'), and this node's tag (`node').
 -spec bosh_info() -> #{atom() => non_neg_integer()}.
 bosh_info() ->
+    not_loaded().
+
+%% @doc As {@link walk/3}, by the client sessions of BOSH sessions, each with the number of the link by which it came.
+-spec bosh_walk(Cursor :: non_neg_integer(), Most :: non_neg_integer()) -> {Next :: pos_integer() | done, [{pid(), link_number()}]}.
+bosh_walk(_Cursor, _Most) ->
     not_loaded().
 
 %% `term()' because that is what dialyzer takes from nif_error/1: the library replaces the callers.

@@ -5,7 +5,7 @@
     method :: atom(),
     path = [] :: [binary()],
     raw_path :: binary(),
-    q = [] :: [],
+    q = [] :: [{binary() | nokey, binary()}],
     us = {<<>>, <<>>} :: {binary(), binary()},
     auth :: undefined,
     lang = <<>> :: binary(),

@@ -18,7 +18,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, idle/1, default/1, polled/1, sweep_all/2, info/0]).
+-export([start_link/0, idle/1, default/1, polled/1, sweep_all/2, sweep/0, info/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 -export_type([mode/0, idle/0]).
 
@@ -69,7 +69,9 @@
     %% Whether the table has noted connections, which have to be asked for.
     busy = true :: boolean(),
     %% Else where it stands: at a continuation of ets, or at a port.
-    walk = ended :: ended | start | {ports, [port()]} | term()
+    walk = ended :: ended | start | {ports, [port()]} | term(),
+    %% Where a walk stands that was asked for ({@link sweep/0}).
+    native = ended :: megaphone_walk:place() | ended
 }).
 
 -spec start_link() -> gen_server:start_ret().
@@ -101,6 +103,12 @@ polled({Mode, After}) -> gen_server:cast(?MODULE, {polled, self(), Mode, After})
 sweep_all(Listener, Idle) ->
     gen_server:call(?MODULE, {sweep_all, Listener, Idle}).
 
+%% @doc Tidies up all users who come through Megaphone and are idle, once, wherever their idleness was overlooked or `keep' left it.
+%% As their link says, by `collect' where that is `keep'.
+-spec sweep() -> started | running.
+sweep() ->
+    gen_server:call(?MODULE, sweep).
+
 %% @doc What was done so far, how many users are noted, and (`all') what is done with those who are connected without Megaphone.
 -spec info() -> #{all := idle(), noted := non_neg_integer(), collected_only := [atom()], _ => _}.
 info() ->
@@ -112,11 +120,17 @@ init([]) ->
     Wishes = application:get_env(megaphone, sweep_all, #{}),
     {ok, maps:fold(fun wants/3, #state{context = megaphone_sleep:context()}, Wishes)}.
 
--spec handle_call(info | {sweep_all, megaphone_links:listener(), idle()} | term(), gen_server:from(), #state{}) ->
-    {reply, map() | ok | {error, unknown_call}, #state{}}.
+-spec handle_call(info | sweep | {sweep_all, megaphone_links:listener(), idle()} | term(), gen_server:from(), #state{}) ->
+    {reply, map() | ok | started | running | {error, unknown_call}, #state{}}.
 handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only, all = All} = State) ->
     Waiting = lists:sum([queue:len(Queue) || Queue <- maps:values(Noted)]),
     {reply, (megaphone_sleep:counts(Context))#{noted => Waiting, collected_only => Only, all => All}, State};
+handle_call(sweep, _From, #state{native = ended, turn = Turn} = State) ->
+    %% There is a timer for the next turn, or none while it sleeps.
+    Next = case Turn of undefined -> erlang:start_timer(0, self(), turn); _ -> Turn end,
+    {reply, started, State#state{native = megaphone_walk:start(), turn = Next}};
+handle_call(sweep, _From, State) ->
+    {reply, running, State};
 handle_call({sweep_all, Listener, Idle}, {Process, _}, State) ->
     ok = wishes(fun(Wishes) -> Wishes#{Listener => {Process, Idle}} end),
     {reply, ok, wants(Listener, {Process, Idle}, State)};
@@ -156,7 +170,7 @@ wanted(#state{wanting = Wanting, walker = Walker} = State) ->
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, hibernate}.
 handle_info({timeout, Turn, turn}, #state{turn = Turn} = State) ->
-    noreply(walk(idle_streams(due(State#state{turn = undefined}))));
+    noreply(walk(native(idle_streams(due(State#state{turn = undefined})))));
 handle_info(busy, State) ->
     noreply(State#state{busy = true});
 handle_info({timeout, Walker, walk}, #state{walker = Walker, walk = Walk} = State) ->
@@ -228,6 +242,8 @@ note(Pid, Reductions, Mode, After, #state{noted = Noted} = State) ->
 noreply(#state{turn = undefined, noted = Noted, walk = Walk} = State) ->
     Dues = [(queue:get(Queue))#entry.due || Queue <- maps:values(Noted), not queue:is_empty(Queue)],
     case {Dues, Walk} of
+        _ when State#state.native =/= ended ->
+            {noreply, State#state{turn = erlang:start_timer(?TURN, self(), turn)}};
         {[], ended} when not State#state.busy ->
             {noreply, State, hibernate};
         {[], ended} ->
@@ -381,6 +397,19 @@ idle_streams(State) ->
 -spec stream(pid(), idle(), #state{}) -> ok.
 stream(_C2s, keep, _State) -> ok;
 stream(C2s, {Mode, _After}, State) -> tidy(C2s, Mode, State).
+
+%% One slice of a walk that was asked for.
+-spec native(#state{}) -> #state{}.
+native(#state{native = ended} = State) ->
+    State;
+native(#state{native = Place} = State) ->
+    {Users, Next} = megaphone_walk:step(Place, ?USERS_PER_TURN),
+    lists:foreach(fun({_Kind, C2s, Link}) -> stream(C2s, asked_for(megaphone_links:idle(Link)), State) end, Users),
+    State#state{native = Next}.
+
+-spec asked_for(idle()) -> idle().
+asked_for(keep) -> {collect, default(idle_after)};
+asked_for(Idle) -> Idle.
 
 %% ---- all sessions --------------------------------------------------------------------------------------------
 
