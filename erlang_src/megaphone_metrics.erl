@@ -68,7 +68,9 @@ figures() ->
         {"megaphone_ejabberd_sweeper_put_to_sleep_total", counter, "Idle processes that were put to sleep.", [
             {[{kind, bosh}], Get(sweeper_bosh_put_to_sleep)}, {[{kind, c2s}], Get(sweeper_c2s_put_to_sleep)}
         ]},
-        {"megaphone_ejabberd_sweeper_left_alone_total", counter, "Processes that turned out not to be idle.", [{[], Get(sweeper_left_alone)}]}
+        {"megaphone_ejabberd_sweeper_left_alone_total", counter, "Processes that turned out not to be idle.", [{[], Get(sweeper_left_alone)}]},
+        {"megaphone_ejabberd_sweeper_users_total", counter, "Times that a user with a native session was tidied up.", [{[], Get(sweeper_users)}]},
+        {"megaphone_ejabberd_sweeper_freed_bytes", gauge, "What such a user gives back, by the mean of some that were looked at.", [{[], Get(sweeper_freed_by_one)}]}
     ].
 
 %% ---- links -----------------------------------------------------------------------------------------------------

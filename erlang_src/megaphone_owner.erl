@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([child_specs/0, start_link/1, of_socket/1, activate/1, set_shaper/1]).
+-export([child_specs/0, start_link/1, of_socket/1, is_owner/1, activate/1, set_shaper/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% With a million sessions, the death of one owner ends 62,500 of them.
@@ -31,6 +31,11 @@ start_link(Number) ->
 -spec of_socket(socket()) -> pid().
 of_socket({_Link, _Id, Slot, _Generation}) -> persistent_term:get({?MODULE, Slot rem ?OWNERS});
 of_socket({Place, _Generation}) -> persistent_term:get({?MODULE, Place rem ?OWNERS}).
+
+%% @doc Whether a process is one of them.
+-spec is_owner(pid()) -> boolean().
+is_owner(Pid) ->
+    lists:any(fun(Number) -> persistent_term:get({?MODULE, Number}, none) =:= Pid end, lists:seq(0, ?OWNERS - 1)).
 
 %% @doc Notes the shaper by which the calling session is slowed down, or that it is not any more. True: it is.
 -spec set_shaper(none | p1_shaper:state()) -> boolean().

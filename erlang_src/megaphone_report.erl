@@ -41,7 +41,8 @@ figures() ->
     Stats = megaphone_nif:stats(),
     #{abandoned := Abandoned} = megaphone_nif:counters(),
     #{sessions := Sessions, memory := Bosh} = megaphone_nif:bosh_info(),
-    #{collected := Collected, bosh_asleep := Asleep, c2s_asleep := C2sAsleep, left := Left, noted := Noted} = megaphone_sweeper:info(),
+    #{collected := Collected, bosh_asleep := Asleep, c2s_asleep := C2sAsleep, left := Left, noted := Noted, savings := Savings} = megaphone_sweeper:info(),
+    #{users := Tidied, samples := Samples, freed_by_one := Freed} = Savings,
     Get = fun(Key) -> maps:get(Key, Stats) end,
     [
         {links, megaphone_links:count()},
@@ -60,7 +61,10 @@ figures() ->
         {sweeper_collections, Collected},
         {sweeper_bosh_put_to_sleep, Asleep},
         {sweeper_c2s_put_to_sleep, C2sAsleep},
-        {sweeper_left_alone, Left}
+        {sweeper_left_alone, Left},
+        {sweeper_users, Tidied},
+        {sweeper_samples, Samples},
+        {sweeper_freed_by_one, Freed}
     ].
 
 %% @doc The live links by their numbers; `max_links' at most.

@@ -71,7 +71,8 @@
     %% Else where it stands: at a continuation of ets, or at a port.
     walk = ended :: ended | start | {ports, [port()]} | term(),
     %% Where a walk stands that was asked for ({@link sweep/0}).
-    native = ended :: megaphone_walk:place() | ended
+    native = ended :: megaphone_walk:place() | ended,
+    savings = megaphone_savings:new() :: megaphone_savings:savings()
 }).
 
 -spec start_link() -> gen_server:start_ret().
@@ -122,9 +123,11 @@ init([]) ->
 
 -spec handle_call(info | sweep | {sweep_all, megaphone_links:listener(), idle()} | term(), gen_server:from(), #state{}) ->
     {reply, map() | ok | started | running | {error, unknown_call}, #state{}}.
-handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only, all = All} = State) ->
+handle_call(info, _From, #state{context = Context, noted = Noted, collected_only = Only, all = All, savings = Before} = State) ->
     Waiting = lists:sum([queue:len(Queue) || Queue <- maps:values(Noted)]),
-    {reply, (megaphone_sleep:counts(Context))#{noted => Waiting, collected_only => Only, all => All}, State};
+    Savings = megaphone_savings:later(Before),
+    Own = #{noted => Waiting, collected_only => Only, all => All, savings => megaphone_savings:info(Savings)},
+    {reply, maps:merge(megaphone_sleep:counts(Context), Own), State#state{savings = Savings}};
 handle_call(sweep, _From, #state{native = ended, turn = Turn} = State) ->
     %% There is a timer for the next turn, or none while it sleeps.
     Next = case Turn of undefined -> erlang:start_timer(0, self(), turn); _ -> Turn end,
@@ -317,7 +320,9 @@ user(#entry{pid = C2s, mode = Mode, reductions = Reductions}, State) ->
             case [Pid || {process, Pid} <- Monitors, is_pid(Pid), node(Pid) =:= node()] of
                 [Session | _] ->
                     tidy(C2s, Info, Mode, http, State),
-                    bosh_session(Session, Mode, State);
+                    %% An owner is watched by very many sessions, and none of them is its own.
+                    _ = [bosh_session(Session, Mode, State) || not megaphone_owner:is_owner(Session)],
+                    ok;
                 [] ->
                     tidy(C2s, Info, Mode, tcp, State)
             end,
@@ -391,8 +396,13 @@ idle_streams(#state{busy = false} = State) ->
     State;
 idle_streams(State) ->
     {More, Idle} = megaphone_nif:take_idle(megaphone_links:idle_after(), ?USERS_PER_TURN),
-    lists:foreach(fun({C2s, Link}) -> stream(C2s, megaphone_links:idle(Link), State) end, Idle),
-    State#state{busy = More =:= more}.
+    streams([{C2s, megaphone_links:idle(Link)} || {C2s, Link} <- Idle], State#state{busy = More =:= more}).
+
+-spec streams([{pid(), idle()}], #state{}) -> #state{}.
+streams(Users, #state{savings = Savings} = State) ->
+    Before = megaphone_savings:before([C2s || {C2s, Idle} <- Users, Idle =/= keep], megaphone_savings:later(Savings)),
+    lists:foreach(fun({C2s, Idle}) -> stream(C2s, Idle, State) end, Users),
+    State#state{savings = Before}.
 
 -spec stream(pid(), idle(), #state{}) -> ok.
 stream(_C2s, keep, _State) -> ok;
@@ -404,8 +414,7 @@ native(#state{native = ended} = State) ->
     State;
 native(#state{native = Place} = State) ->
     {Users, Next} = megaphone_walk:step(Place, ?USERS_PER_TURN),
-    lists:foreach(fun({_Kind, C2s, Link}) -> stream(C2s, asked_for(megaphone_links:idle(Link)), State) end, Users),
-    State#state{native = Next}.
+    streams([{C2s, asked_for(megaphone_links:idle(Link))} || {_Kind, C2s, Link} <- Users], State#state{native = Next}).
 
 -spec asked_for(idle()) -> idle().
 asked_for(keep) -> {collect, default(idle_after)};

@@ -187,7 +187,11 @@ a_sweep_gives_memory_back(Config) ->
     Before = figure("sweeper_collections", status(Config)),
     {_, 0} = ctl(["megaphone_sweep"], Config),
     ok = wait_until(fun() -> lists:all(Clean, Owners) end),
-    ?assert(figure("sweeper_collections", status(Config)) > Before).
+    ?assert(figure("sweeper_collections", status(Config)) > Before),
+    %% What one gave back is known a moment later.
+    ok = wait_until(fun() -> figure("sweeper_samples", status(Config)) > 0 end),
+    ?assert(figure("sweeper_freed_by_one", status(Config)) > 1000),
+    ?assert(figure("sweeper_users", status(Config)) >= 2).
 
 wrong_arguments_are_explained(Config) ->
     %% Each wrong argument gets a text that says what is right, and an exit code that is not 0.
