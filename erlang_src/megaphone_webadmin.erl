@@ -102,7 +102,7 @@ draw(#{version := Version, figures := Figures, links := Links, memory := Memory,
         block(cards(maps:from_list(Figures), Memory)),
         heading("Links"), links(Links),
         heading("Memory"), parts(Memory),
-        heading("Memory of a user"), users(Memory), note("Means of the client sessions that were asked, and shares of the rest. Docs: Commands, web page, metrics."),
+        heading("Memory of a user"), users(Memory), note("session: the mean of the client sessions that were asked. Shares: native, of the native tables; table, of the table of sessions; rest, of all else in use."),
         heading("Sweeper"), sweeper(maps:from_list(Figures)),
         heading("Connections"), rows(Rows)
     ] ++ next(Rows) ++ [link("?behind=0/", "first page") || Place > 0].
@@ -119,10 +119,11 @@ cards(#{links := Links, connections := Connections, input_bytes := In, output_by
 links([]) ->
     note("There is no link. A connection manager makes one to a listener with module: megaphone.");
 links(Links) ->
-    table(["link", "from", "state", "age", "connections", "opened", "per second", "in", "per second", "out", "per second", "undelivered"], [
+    table(["link", "from", "state", "age", "connections", "opened", "in", "out", "undelivered"], [
         [
-            count(Number), Peer, case Draining of true -> "draining"; false -> "open" end, duration(Age), count(Connections), count(Opened),
-            rate(maps:get(opened, Rates)), bytes(In), bytes(maps:get(bytes_in, Rates)), bytes(Out), bytes(maps:get(bytes_out, Rates)), count(Undelivered)
+            count(Number), Peer, case Draining of true -> "draining"; false -> "open" end, duration(Age), count(Connections),
+            [count(Opened), " (", rate(maps:get(opened, Rates)), "/s)"], [bytes(In), " (", bytes(maps:get(bytes_in, Rates)), "/s)"],
+            [bytes(Out), " (", bytes(maps:get(bytes_out, Rates)), "/s)"], count(Undelivered)
         ]
      || {#{link := Number, peer := Peer, draining := Draining, age := Age, connections := Connections, opened := Opened, bytes_in := In, bytes_out := Out, undelivered := Undelivered}, Rates} <- Links
     ]).
@@ -136,7 +137,7 @@ parts(#{total := Total, rss := Rss, parts := Parts, beyond := Beyond}) ->
 -spec users(megaphone_memory:report()) -> xmlel().
 users(#{users := Users}) ->
     Keys = [process, native, session, rest],
-    table(["kind", "users", "asked", "client session", "native tables", "session table", "share of the rest", "together"], [
+    table(["kind", "users", "asked", "session", "native", "table", "rest", "together"], [
         [Name, count(Count), count(Asked)] ++ [bytes(maps:get(Key, User)) || Key <- Keys] ++ [bytes(lists:sum([maps:get(Key, User) || Key <- Keys]))]
      || {Kind, Name} <- [{websocket, "WebSocket"}, {bosh, "BOSH"}], #{users := Count, asked := Asked} = User <- [maps:get(Kind, Users)]
     ]).
@@ -150,7 +151,7 @@ sweeper(Figures) ->
     #{sweeper_users := Users, sweeper_samples := Samples, sweeper_freed_by_one := Freed} = Figures,
     Given = [
         ["users tidied up, each time counted", count(Users)],
-        [["a user gives back, mean of ", count(Samples), " samples"], bytes(Freed)],
+        [["a user gives back, by ", count(Samples), " that were looked at"], bytes(Freed)],
         ["given back by all, an estimate", bytes(Users * Freed)]
     ],
     table(["since the node was started", ""], Given ++ [[Name, count(maps:get(Key, Figures))] || {Name, Key} <- Named]).
