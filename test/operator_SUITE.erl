@@ -372,9 +372,10 @@ allow(Host, Networks) ->
 definitions(Name, Config) ->
     length(call(node_of(Config), mnesia, dirty_read, [ejabberd_commands, Name])).
 
+%% How often the menu of a node has the page.
 hooks(Config) ->
-    Found = call(node_of(Config), ets, lookup, [hooks, {webadmin_page_node, global}]),
-    length([Function || {_, Functions} <- Found, Function <- Functions, string:find(io_lib:format("~p", [Function]), "megaphone_webadmin") =/= nomatch]).
+    Items = call(node_of(Config), ejabberd_hooks, run_fold, [webadmin_menu_node, [], [node(), <<"en">>]]),
+    length([Name || {<<"megaphone">>, Name} <- Items]).
 
 sessions(Config) ->
     call(node_of(Config), ets, info, [session, size]).
