@@ -308,10 +308,10 @@ end_request(_Handle) ->
 counters() ->
     not_loaded().
 
-%% @doc Goes by at most `walk_per_call' connections, until `Most' were found: of one link, or any. It begins at a cursor (0: the first).
+%% @doc Goes by at most `walk_per_call' places, until `Most' were found: of one link, of kind XMPP, or any. It begins at a cursor (0: the first).
 %% With the cursor to go on from. One that is there during the whole walk is found once.
--spec walk(Cursor :: non_neg_integer(), link_number() | any, Most :: non_neg_integer()) -> {Next :: pos_integer() | done, [passed()]}.
-walk(_Cursor, _Link, _Most) ->
+-spec walk(Cursor :: non_neg_integer(), link_number() | xmpp | any, Most :: non_neg_integer()) -> {Next :: pos_integer() | done, [passed()]}.
+walk(_Cursor, _Wanted, _Most) ->
     not_loaded().
 
 %% ---- messages ------------------------------------------------------------------------------------------------

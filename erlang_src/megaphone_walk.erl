@@ -19,7 +19,7 @@ start() ->
 %% time slice. Who is there during the whole walk is found once; who comes or goes meanwhile may be.
 -spec step(place(), pos_integer()) -> {[user()], place() | ended}.
 step({websocket, Cursor}, Most) ->
-    {Next, Passed} = megaphone_nif:walk(Cursor, any, Most),
+    {Next, Passed} = megaphone_nif:walk(Cursor, xmpp, Most),
     Users = [{websocket, Pid, Link} || {{{Link, _, _, _}, _}, xmpp, _, _, _, _, Pid} <- Passed, is_pid(Pid)],
     case Next of
         done -> {Users, {bosh, 0}};

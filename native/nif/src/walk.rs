@@ -1,6 +1,6 @@
 //! NIFs that go by all connections, or sessions, for operators. Documented for users in `megaphone_nif.erl`.
 
-use megaphone_core::table::{Passed, Table};
+use megaphone_core::table::{Passed, Table, Wanted};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::host::{Beam, Bin};
@@ -8,12 +8,16 @@ use crate::pid::Pid;
 use crate::terms::{self, atoms};
 use crate::{TABLE, now};
 
-/// `link`: a number, or `any`. Bound: `WALK_PER_CALL` places.
+/// `wanted`: the number of a link, `xmpp`, or `any`. Bound: `WALK_PER_CALL` places.
 #[rustler::nif]
-fn walk<'a>(env: Env<'a>, cursor: u64, link: Term<'a>, most: usize) -> NifResult<Term<'a>> {
-    let link = if link == atoms::any().to_term(env) { None } else { Some(link.decode()?) };
+fn walk<'a>(env: Env<'a>, cursor: u64, wanted: Term<'a>, most: usize) -> NifResult<Term<'a>> {
+    let wanted = match () {
+        () if wanted == atoms::any().to_term(env) => Wanted::Any,
+        () if wanted == atoms::xmpp().to_term(env) => Wanted::Messages,
+        () => Wanted::Of(wanted.decode()?),
+    };
     let mut found = Vec::new();
-    let next = TABLE.walk(cursor, link, most, &mut found);
+    let next = TABLE.walk(cursor, wanted, most, &mut found);
     let found: Vec<Term<'a>> = found.iter().map(|passed| term(env, passed)).collect();
     Ok(walked(&Beam::new(env), next, found))
 }

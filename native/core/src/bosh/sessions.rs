@@ -288,7 +288,11 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
             }
             found.extend(shard.slots.get(at).and_then(|entry| Some((entry.owner?, entry.link))));
         }
-        let next = if end < shard.slots.bound() { (number as u64) << 32 | end as u64 } else { (number as u64 + 1) << 32 };
+        let next = if end < shard.slots.bound() {
+            (number as u64) << 32 | end as u64
+        } else {
+            (number as u64 + 1) << 32
+        };
         ((next >> 32) < SHARDS as u64).then_some(next)
     }
 

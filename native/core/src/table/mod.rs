@@ -54,7 +54,7 @@ pub use input::{Chunk, concat};
 pub use link::{Link, Served};
 pub use messages::{Activated, Batch};
 pub use slot::Active;
-pub use walk::{Carries, Passed};
+pub use walk::{Carries, Passed, Wanted};
 pub use wire::{Action, InputEnd};
 
 use crate::limits::{DEATHS_PER_CALL, TableLimits};

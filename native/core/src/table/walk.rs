@@ -21,6 +21,17 @@ pub enum Carries {
     Local,
 }
 
+/// Which connections a walk is after. It goes by the others fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All.
+    Any,
+    /// Those of a link.
+    Of(u32),
+    /// Those that carry messages.
+    Messages,
+}
+
 /// What is known of a connection that a walk came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed<P> {
@@ -43,16 +54,9 @@ pub struct Passed<P> {
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
-    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` connections were `found`: those of `link`, or
-    /// of all links. Answers where to go on; `None`: there is nothing behind. A connection that is there during the whole walk is
+    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` connections that are wanted were `found`. Answers where to go on; `None`: there is nothing behind. A connection that is there during the whole walk is
     /// found once; one that comes or goes meanwhile may be.
-    pub fn walk(
-        &self,
-        cursor: u64,
-        link: Option<u32>,
-        most: usize,
-        found: &mut Vec<Passed<P>>,
-    ) -> Option<u64> {
+    pub fn walk(&self, cursor: u64, wanted: Wanted, most: usize, found: &mut Vec<Passed<P>>) -> Option<u64> {
         let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
         if number >= SHARDS {
             return None;
@@ -64,12 +68,16 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
                 return Some((number as u64) << 32 | at as u64);
             }
             let Some(slot) = shard.slots.get(at) else { continue };
-            if slot.flags.released || link.is_some_and(|link| slot.link != link) {
+            if slot.flags.released || !slot.is_wanted(wanted) {
                 continue;
             }
             found.extend(shard.handle(at as u32).map(|handle| slot.passed(handle)));
         }
-        let next = if end < shard.slots.bound() { (number as u64) << 32 | end as u64 } else { (number as u64 + 1) << 32 };
+        let next = if end < shard.slots.bound() {
+            (number as u64) << 32 | end as u64
+        } else {
+            (number as u64 + 1) << 32
+        };
         ((next >> 32) < SHARDS as u64).then_some(next)
     }
 
@@ -88,6 +96,14 @@ impl<P: Copy, C: Chunk> Slot<P, C> {
             () if self.bits.has(Bits::MESSAGES) => Carries::Messages,
             () if self.flags.http => Carries::Requests,
             () => Carries::Tunnel,
+        }
+    }
+
+    const fn is_wanted(&self, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Any => true,
+            Wanted::Of(link) => self.link == link,
+            Wanted::Messages => self.bits.has(Bits::MESSAGES),
         }
     }
 

@@ -661,11 +661,11 @@ fn only_an_open_link_drains() {
 }
 
 /// Walks all of a table in calls that find `most` at a time: the ids in the order in which they came.
-fn walked(peer: &Peer, link: Option<u32>, most: usize) -> Vec<u64> {
+fn walked(peer: &Peer, wanted: Wanted, most: usize) -> Vec<u64> {
     let (mut ids, mut cursor) = (Vec::new(), Some(0));
     while let Some(at) = cursor {
         let mut found = Vec::new();
-        cursor = peer.table.walk(at, link, most, &mut found);
+        cursor = peer.table.walk(at, wanted, most, &mut found);
         assert!(found.len() <= most);
         ids.extend(found.iter().map(|passed| passed.handle.id));
     }
@@ -682,18 +682,19 @@ fn a_walk_finds_each_connection_once() {
     let local = peer.table.open(client(), Packet::Raw, CONSUMER, 0, &mut peer.world).expect("room");
     let link = peer.link.incarnation();
     for most in [1, 7, 10_000] {
-        let mut ids = walked(&peer, Some(link), most);
+        let mut ids = walked(&peer, Wanted::Of(link), most);
         ids.sort_unstable();
         assert_eq!(ids, (1..=count).collect::<Vec<u64>>());
     }
-    assert_eq!(walked(&peer, None, 10_000).len() as u64, count + 1);
-    assert_eq!(walked(&peer, Some(0), 10_000), [local.id]);
+    assert_eq!(walked(&peer, Wanted::Any, 10_000).len() as u64, count + 1);
+    assert_eq!(walked(&peer, Wanted::Of(0), 10_000), [local.id]);
+    assert_eq!(walked(&peer, Wanted::Messages, 10_000), []);
     let mut found = Vec::new();
-    let order = walked(&peer, None, 10_000);
-    peer.table.walk(0, None, 3, &mut found);
+    let order = walked(&peer, Wanted::Any, 10_000);
+    peer.table.walk(0, Wanted::Any, 3, &mut found);
     let third = found[2].handle;
     peer.input(&[close(third.id)]);
     found.clear();
-    peer.table.walk(TestTable::behind(&third), None, 1, &mut found);
+    peer.table.walk(TestTable::behind(&third), Wanted::Any, 1, &mut found);
     assert_eq!(found.iter().map(|passed| passed.handle.id).collect::<Vec<_>>(), order[3..4]);
 }
