@@ -157,8 +157,13 @@ running() ->
 handle(Id) ->
     case megaphone_report:handle(Id) of
         {ok, Handle} -> Handle;
-        {error, malformed} -> wrong("~tp is no id of a connection: those of megaphone_connections look like 1.4294967296.17.3", [binary_to_list(Id)])
+        {error, malformed} -> wrong("'~s' is no id of a connection: those of megaphone_connections look like 1.4294967296.17.3", [shown(Id)])
     end.
+
+%% What somebody gave for an id may be anything.
+-spec shown(binary()) -> string().
+shown(Id) ->
+    [Char || <<Char>> <= binary:part(Id, 0, min(60, byte_size(Id))), Char >= $\s, Char =< $~].
 
 %% What is thrown like this is answered as it is, by ejabberdctl and mod_http_api (400).
 -spec wrong(io:format(), [term()]) -> no_return().

@@ -7,6 +7,9 @@
 -export([id/1, handle/1, address/1]).
 -export_type([figure/0, link_row/0, row/0, id/0]).
 
+%% Bytes of an id.
+-define(LONGEST_ID, 64).
+
 -type figure() :: {atom(), non_neg_integer()}.
 
 -type id() :: binary().
@@ -149,6 +152,8 @@ id({Link, Id, Slot, Generation}) ->
 
 %% @doc The handle of such a name. It may be one of a connection that has ended.
 -spec handle(binary()) -> {ok, megaphone_nif:handle()} | {error, malformed}.
+handle(Text) when byte_size(Text) > ?LONGEST_ID ->
+    {error, malformed};
 handle(Text) ->
     try [binary_to_integer(Part) || Part <- binary:split(Text, <<".">>, [global])] of
         [Link, Id, Slot, Generation] when

@@ -222,8 +222,13 @@ commands_by_http(Config) ->
     {200, _} = post("/api/megaphone_connection", ["{\"id\": \"", Id, "\"}"], Config),
     {200, Memory} = post("/api/megaphone_memory", "{}", Config),
     ?assertMatch(#{<<"websocket_users">> := 1}, json(Memory, Config)),
-    {400, Wrong} = post("/api/megaphone_connection", "{\"id\": \"nonsense\"}", Config),
-    ?assertNotEqual(nomatch, binary:match(Wrong, <<"is no id of a connection">>)),
+    lists:foreach(
+        fun(Given) ->
+            {400, Wrong} = post("/api/megaphone_connection", ["{\"id\": \"", Given, "\"}"], Config),
+            ?assertNotEqual(nomatch, binary:match(Wrong, <<"is no id of a connection">>))
+        end,
+        ["nonsense", "", <<"\x{20ac}\x{fc}"/utf8>>, lists:duplicate(100000, $1)]
+    ),
     ?assertMatch({404, _}, post("/api/megaphone_drain", "{\"link\": 999}", Config)),
     ?assertMatch({200, _}, post("/api/megaphone_close", ["{\"id\": \"", Id, "\"}"], Config)),
     Somebody = "Authorization: Basic " ++ base64:encode_to_string("somebody@localhost:secret"),
