@@ -7,6 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
+-import(megaphone_test_docs, [table/2]).
 -import(megaphone_test_node, [address/2, call/4, listener/3, handlers/0]).
 
 -define(DIFFERENCES, <<"## What decode_packet takes and the ECM refuses">>).
@@ -44,19 +45,7 @@ end_per_testcase(_Case, Config) ->
 
 %% ---- the document ----------------------------------------------------------------------------------------------
 
-%% The rows of the first table below a heading: their cells.
-table(Heading, Document) ->
-    [_, Section] = binary:split(Document, Heading),
-    Lines = binary:split(Section, <<"\n">>, [global]),
-    IsRow = fun(Line) -> binary:match(Line, <<"| ">>) =:= {0, 2} end,
-    [_Names, _Line | Rows] = lists:takewhile(IsRow, lists:dropwhile(fun(Line) -> not IsRow(Line) end, Lines)),
-    [cells(Row) || Row <- Rows].
-
 %% An example may end in spaces and hold any number of them; it has no bar.
-cells(<<"| ", Row/binary>>) ->
-    Cells = binary:split(binary:part(Row, 0, byte_size(Row) - 2), <<" | ">>, [global]),
-    [string:trim(Cell) || Cell <- Cells].
-
 row([What, Code, Status, Reason, <<_, _/binary>> = _Why]) ->
     Size = byte_size(Code) - 2,
     <<"`", Text:Size/binary, "`">> = Code,
