@@ -71,13 +71,16 @@ blocks_are_of_known_languages(_Config) ->
     ?assertEqual([], [{File, Line} || #{file := File, line := Line, language := Name} <- Blocks, not lists:member(hd(binary:split(Name, <<" ">>)), Known)]).
 
 yaml_starts_an_ejabberd(Config) ->
-    %% Each piece of ejabberd.yml is one: an ejabberd with it and nothing but what it leaves out starts, and logs no error.
+    %% Each piece of ejabberd.yml is one: an ejabberd with it and nothing but what it leaves out starts, takes links where it has
+    %% a listener for them, and logs no error.
     [yaml(Block, proplists:get_value(dir, Config)) || Block <- all_blocks(<<"yaml">>)].
 
 yaml(#{file := File, line := Line, text := Text}, Dir) ->
     Own = filename:join(Dir, lists:flatten(io_lib:format("~s-~b", [filename:basename(File), Line]))),
     Socket = megaphone_test_node:socket_file(Own),
-    Replaced = with_ports(substituted(Text, [
+    %% A list alone is one of listeners.
+    Whole = [["listen:\n" || string:prefix(string:trim(Text, leading), "-") =/= nomatch], Text],
+    Replaced = with_ports(substituted(iolist_to_binary(Whole), [
         {"certfile: \\S+", ["certfile: \"", filename:join(Dir, "link.pem"), "\""]},
         {"\"unix:/[^\"]*\"", ["\"unix:", Socket, "\""]}
     ])),
@@ -88,9 +91,8 @@ yaml(#{file := File, line := Line, text := Text}, Dir) ->
     Rest = [[Key, ": ", Value, "\n"] || {Key, Value} <- Needed, re:run(Text, ["(?m)^", Key, ":"], [{capture, none}]) =:= nomatch],
     [ok = filelib:ensure_dir(filename:join([Own, Name, "any"])) || Name <- ["log", "mnesia"]],
     Node = megaphone_test_ecm:boot(Own, [Rest, Replaced]),
-    [Megaphone | _] = [Address || {megaphone, Address} <- maps:get(listeners, Node)],
     IsOpen = re:run(Text, "(?m)^ *(secret|tls):", [{capture, none}]) =:= nomatch,
-    [ok = megaphone_test_link:disconnect(megaphone_test_link:connect(Megaphone)) || IsOpen],
+    [ok = megaphone_test_link:disconnect(megaphone_test_link:connect(At)) || {megaphone, At} <- maps:get(listeners, Node), IsOpen],
     ok = megaphone_test_node:stop_without_errors(Node),
     ok = megaphone_test_node:delete_socket(Socket).
 
@@ -212,9 +214,13 @@ settings_of_the_virtual_machine(_Config) ->
 
 %% ---- options ---------------------------------------------------------------------------------------------------
 
+%% The rows of the first table of operations.md that tells of options, arguments or keys.
+choices(Kind) ->
+    hd([Rows || [[Name, <<"default">>, <<"meaning">>] | Rows] <- megaphone_test_docs:tables(read("docs/operations.md")), Name =:= Kind]).
+
 options_of_the_listener(_Config) ->
     %% The table has the listener's options and those two that ejabberd has for it, and their defaults.
-    Rows = table(<<"\n## Listener\n">>, read("docs/operations.md")),
+    Rows = choices(<<"option">>),
     Known = [{port, required}, {send_timeout, megaphone_links:default_send_timeout()} | megaphone:listen_options()],
     Told = [{Name, plain(Default)} || [Names, Default, _] <- Rows, Name <- megaphone_test_docs:codes(Names)],
     ?assertEqual(lists:sort([atom_to_binary(Name) || {Name, _} <- Known]), lists:sort([Name || {Name, _} <- Told])),
@@ -234,8 +240,7 @@ plain(Cell) ->
 arguments_of_the_manager(Config) ->
     %% The table has the arguments that the help has, and their defaults.
     Help = proplists:get_value(help, Config),
-    Rows = [Row || [<<"`--", _/binary>> | _] = Row <- table(<<"\n## Connection manager\n">>, read("docs/operations.md"))],
-    Told = [{hd(binary:split(Code, <<" ">>)), first(Default)} || [Names, Default, _] <- Rows, Code <- megaphone_test_docs:codes(Names)],
+    Told = [{hd(binary:split(Code, <<" ">>)), first(Default)} || [Names, Default, _] <- choices(<<"argument">>), Code <- megaphone_test_docs:codes(Names)],
     Known = [list_to_binary(Option) || Option <- options_in(Help), Option =/= "--help", Option =/= "--version"],
     ?assertEqual(lists:sort(Known), lists:sort([Name || {Name, _} <- Told])),
     [?assertEqual({Name, first(said(Name, Help))}, {Name, Default}) || {Name, Default} <- Told].
@@ -260,10 +265,7 @@ first(Cell) ->
 
 keys_of_the_manager(Config) ->
     %% The tables have the keys that `megaphone-ecm check' tells, and their defaults.
-    Document = read("docs/operations.md"),
-    [_, Behind] = binary:split(Document, <<"is\nan example with every key.\n">>),
-    Rows = tl(hd(megaphone_test_docs:tables(Behind))),
-    Told = lists:append([told(megaphone_test_docs:codes(Names), Default) || [Names, Default, _] <- Rows]),
+    Told = lists:append([told(megaphone_test_docs:codes(Names), Default) || [Names, Default, _] <- choices(<<"key">>)]),
     {0, Output} = manager(["check", "/dev/null"]),
     Known = [known(Line) || Line <- string:lexemes(binary_to_list(Output), "\n")],
     ?assertEqual(lists:sort([Name || {Name, _} <- Known]), lists:sort([Name || {Name, _} <- Told])),
@@ -271,7 +273,7 @@ keys_of_the_manager(Config) ->
     [?assertEqual({Name, proplists:get_value(Name, Known)}, {Name, Default}) || {Name, Default} <- Told, not lists:member(Name, Machines)],
     [Tls | _] = [Text || #{text := Text} <- all_blocks(<<"toml">>), binary:match(Text, <<"[tls]">>) =/= nomatch],
     {_, 0, Effective} = checked(Tls, Config),
-    Keys = table(<<"key = \"/etc/letsencrypt">>, Document),
+    Keys = choices(<<"key in `[tls]`">>),
     ?assertMatch([[<<"`listen`">>, <<"required">>, _], [<<"`handshake_timeout`">>, _, _], [<<"`max_handshakes`">>, _, _]], Keys),
     [?assertMatch({match, _}, re:run(Effective, [plain(Key), " = ", Default, "\\b"]), {Key, Effective}) || [Key, Default, _] <- tl(Keys)].
 
@@ -438,7 +440,7 @@ exists(Code) ->
         {"^(megaphone\\w*):(\\w+)(?:[/(].*)?$", fun([Module, Function]) -> is_exported(Module, Function) end},
         %% ejabberd's own.
         {"^(megaphone_sup)$", fun([_]) -> true end},
-        {"^((?:megaphone|process)_[a-z_]+)(?:\\{.*\\})?$", fun([Name]) -> is_module(Name) orelse is_metric(Name) end},
+        {"^((?:megaphone|process)_[a-z_]+)(?:\\{.*\\})?$", fun([Name]) -> is_metric(Name) orelse megaphone_test_docs_commands:is_read(Name) end},
         {"^([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=.*)?$", fun([Name]) -> megaphone_test_docs_commands:is_read(Name) end}
     ],
     Fits = [Rule(Groups) || {Pattern, Rule} <- Rules, {match, Groups} <- [re:run(Code, Pattern, [{capture, all_but_first, list}])]],
