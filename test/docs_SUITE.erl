@@ -7,7 +7,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(megaphone_test_docs, [files/0, read/1, blocks/1, inline/1, table/2]).
+-import(megaphone_test_docs, [files/0, read/1, blocks/1, inline/1, table/2, substituted/2]).
 -import(megaphone_test_node, [call/4, listener/3, handlers/0]).
 
 suite() -> [{timetrap, {seconds, 120}}].
@@ -108,9 +108,6 @@ free_port() ->
     {ok, Port} = inet:port(Socket),
     ok = gen_tcp:close(Socket),
     Port.
-
-substituted(Text, Changes) ->
-    lists:foldl(fun({Pattern, With}, Before) -> re:replace(Before, Pattern, With, [global, {return, binary}]) end, Text, Changes).
 
 toml_is_taken_by_the_manager(Config) ->
     %% Each piece of the connection manager's configuration, and the example file, is one that it would start with.
@@ -330,18 +327,18 @@ number(Text) ->
 
 messages_are_those_of_the_sources(_Config) ->
     %% Each line of a log that is shown, and each message that is explained, is one that the code can write.
-    Literals = literals(),
+    Literals = megaphone_test_docs_messages:literals(),
     Shown = [Line || #{text := Text} <- all_blocks(<<"log">>), Line <- binary:split(Text, <<"\n">>, [global, trim])],
     Messages = [without_level(Message) || Message <- Shown ++ explained()],
     ?assert(length(Messages) > 20, length(Messages)),
-    ?assertEqual([], [Message || Message <- Messages, not lists:any(fun(Literal) -> matches(Message, Literal) end, Literals)]).
+    ?assertEqual([], [Message || Message <- Messages, not lists:any(fun(Literal) -> megaphone_test_docs_messages:matches(Message, Literal) end, Literals)]).
 
 warnings_are_explained(_Config) ->
     %% Each warning and each error that Megaphone logs is in troubleshooting.md.
     Explained = [without_level(Message) || Message <- explained()],
-    Logged = [Literal || #{logged := true} = Literal <- literals()],
+    Logged = [Literal || #{logged := true} = Literal <- megaphone_test_docs_messages:literals()],
     ?assert(length(Logged) > 20, length(Logged)),
-    Missing = [Text || #{literal := Text} = Literal <- Logged, not lists:any(fun(Message) -> matches(Message, Literal) end, Explained)],
+    Missing = [Text || #{literal := Text} = Literal <- Logged, not lists:any(fun(Message) -> megaphone_test_docs_messages:matches(Message, Literal) end, Explained)],
     ?assertEqual([], Missing).
 
 %% The first column of the tables whose first column is called so.
@@ -350,47 +347,6 @@ explained() ->
 
 without_level(Message) ->
     re:replace(Message, "^(WARN|INFO|ERROR) ", "", [{return, binary}]).
-
-%% As it comes out with whatever is filled in; or the documents leave something out where they say `...'.
-matches(Message, #{literal := Literal, pattern := Pattern}) ->
-    is_like(Message, Pattern) orelse
-        (binary:match(Message, <<"...">>) =/= nomatch andalso is_like(Literal, pattern("\\.\\.\\.", Message))).
-
-is_like(Text, Pattern) ->
-    re:run(Text, Pattern, [{capture, none}, dotall]) =:= match.
-
-%% All texts of the sources, with the pattern of what comes out, and whether each is logged as a warning or an error.
-literals() ->
-    lists:append([literals(File) || Wild <- ["erlang_src/*.erl", "native/{core,nif,ecm}/src/**/*.rs"], File <- filelib:wildcard(Wild, root()), is_shipped(File)]).
-
-is_shipped(File) ->
-    re:run(File, "/tests?\\b|_tests\\.rs", [{capture, none}]) =:= nomatch.
-
-literals(File) ->
-    Joined = substituted(read(File), [{"\\\\\n\\s*", ""}, {"\"\\s*\n\\s*\"", ""}]),
-    Text = "\"((?:[^\"\\\\]|\\\\.)*)\"",
-    All = [Literal || [Literal] <- all_matches(["(?=", Text, ")"], Joined), byte_size(Literal) > 7, byte_size(Literal) < 400],
-    Logged = [Literal || [Literal] <- all_matches(["(?:\\b(?:warn|error)!|LOG_(?:WARNING|ERROR|CRITICAL))\\(\\s*", Text], Joined)],
-    Place = case filename:extension(File) of ".erl" -> "~[0-9.]*t?[a-z]"; ".rs" -> "\\{[^{}]*\\}" end,
-    [
-        #{literal => Plain, pattern => pattern(Place, Plain), logged => lists:member(Literal, Logged)}
-     || Literal <- All, is_text(Literal), Plain <- [binary:replace(Literal, <<"\\\"">>, <<"\"">>, [global])]
-    ].
-
-all_matches(Pattern, Text) ->
-    case re:run(Text, Pattern, [global, {capture, all_but_first, binary}, dotall]) of
-        {match, Found} -> Found;
-        nomatch -> []
-    end.
-
-is_text(Literal) ->
-    re:run(Literal, "[a-z]+ .*[a-z]{2}", [{capture, none}]) =:= match.
-
-%% What is filled in may be anything.
-pattern(Place, Text) ->
-    Pieces = re:split(Text, Place),
-    Quoted = [re:replace(Piece, "[][\\\\^$.|?*+(){}]", "\\\\&", [global]) || Piece <- Pieces],
-    iolist_to_binary(["^", lists:join(".*", Quoted), "$"]).
 
 %% ---- names -----------------------------------------------------------------------------------------------------
 
@@ -426,49 +382,6 @@ modules_are_all_named(_Config) ->
 names_exist(_Config) ->
     %% Files, suites and their cases, tests in Rust, functions, metrics, limits and variables that are named as code.
     Names = lists:usort([{File, Code} || File <- files(), Code <- inline(File)]),
-    Judged = [{Name, exists(Code)} || {_, Code} = Name <- Names],
+    Judged = [{Name, megaphone_test_docs_names:exists(Code)} || {_, Code} = Name <- Names],
     ?assertEqual([], [Name || {Name, false} <- Judged]),
     ?assert(length([ok || {_, true} <- Judged]) > 100, length(Judged)).
-
-%% The first rule whose pattern fits; what fits none is no name of that kind.
-exists(Code) ->
-    Rules = [
-        {"^(\\w+_SUITE):(\\w+)$", fun([Suite, Case]) -> has_case(Suite, Case) end},
-        {"^(\\w+_SUITE)$", fun([Suite]) -> is_there("test/" ++ Suite ++ ".erl") end},
-        {"^([\\w/]+\\.rs):(\\w+)$", fun([File, Test]) -> is_there(File) andalso mentions(File, ["fn ", Test, "\\("]) end},
-        {"^((?:erlang_src|native|test|scripts|docs|bench)/[^ ]*)$", fun([Path]) -> is_there(Path) end},
-        {"^(megaphone\\w*):(\\w+)(?:[/(].*)?$", fun([Module, Function]) -> is_exported(Module, Function) end},
-        %% ejabberd's own.
-        {"^(megaphone_sup)$", fun([_]) -> true end},
-        {"^((?:megaphone|process)_[a-z_]+)(?:\\{.*\\})?$", fun([Name]) -> is_metric(Name) orelse megaphone_test_docs_commands:is_read(Name) end},
-        {"^([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=.*)?$", fun([Name]) -> megaphone_test_docs_commands:is_read(Name) end}
-    ],
-    Fits = [Rule(Groups) || {Pattern, Rule} <- Rules, {match, Groups} <- [re:run(Code, Pattern, [{capture, all_but_first, list}])]],
-    case Fits of
-        [] -> none;
-        [Answer | _] -> Answer
-    end.
-
-%% Defined, and listed to be run: in the suite's own lists, or in the groups of BOSH.
-has_case(Suite, Case) ->
-    File = "test/" ++ Suite ++ ".erl",
-    is_there(File) andalso mentions(File, ["(?m)^", Case, "\\("]) andalso
-        (mentions(File, ["[\\[,\\s]", Case, "\\s*[,\\]]"])).
-
-is_there(Path) ->
-    filelib:wildcard(lists:flatten(string:replace(Path, "DATE", "*")), root()) =/= [].
-
-mentions(File, Pattern) ->
-    re:run(read(File), Pattern, [{capture, none}]) =:= match.
-
-is_exported(Module, Function) ->
-    Name = list_to_atom(Module),
-    is_module(Module) andalso lists:keymember(list_to_atom(Function), 1, Name:module_info(exports)).
-
-is_module(Name) ->
-    is_there("erlang_src/" ++ Name ++ ".erl") orelse is_there("test/" ++ Name ++ ".erl").
-
-%% A test of the connection manager compares that table with what it tells.
-is_metric(Name) ->
-    Rows = table(<<"\n## Metrics\n">>, read("docs/operations.md")),
-    lists:member(list_to_binary(Name), [hd(re:split(plain(Cell), "{")) || [Cell | _] <- Rows]).

@@ -2,7 +2,7 @@
 %% within a sentence.
 -module(megaphone_test_docs).
 
--export([files/0, read/1, blocks/1, inline/1, tables/1, table/2, links/1, anchors/1, codes/1]).
+-export([files/0, read/1, blocks/1, inline/1, tables/1, table/2, links/1, anchors/1, codes/1, substituted/2]).
 -export_type([block/0]).
 
 -type block() :: #{file := string(), line := pos_integer(), language := binary(), text := binary()}.
@@ -77,6 +77,11 @@ anchors(File) ->
 anchor(Heading) ->
     Words = re:replace(string:lowercase(Heading), "[^\\w\\- ]", "", [global, unicode, ucp, {return, list}]),
     [case Char of $\s -> $-; _ -> Char end || Char <- Words].
+
+%% The text with each pattern replaced wherever it is found, one pattern after the other.
+-spec substituted(iodata(), [{string(), iodata()}]) -> binary().
+substituted(Text, Changes) ->
+    lists:foldl(fun({Pattern, With}, Before) -> re:replace(Before, Pattern, With, [global, {return, binary}]) end, iolist_to_binary(Text), Changes).
 
 %% ---- text ------------------------------------------------------------------------------------------------------
 
