@@ -310,7 +310,7 @@ limits_in_the_readme(_Config) ->
     lists:foreach(
         fun([Cell, Value, Unit, _]) ->
             Name = plain(Cell),
-            {match, [Code]} = re:run(Source, ["pub const ", Name, ": \\w+ = ([0-9_]+);"], [{capture, all_but_first, list}]),
+            {match, [Code]} = re:run(Source, ["pub const ", Name, ": \\w+ = ([0-9_* ]+);"], [{capture, all_but_first, list}]),
             Number = number(binary_to_list(Value)),
             ?assertEqual({Name, number(Code)}, {Name, Number}),
             Key = string:lowercase(Name),
@@ -320,8 +320,13 @@ limits_in_the_readme(_Config) ->
         Rows
     ).
 
+%% With commas or underscores; in the code it may be a product.
 number(Text) ->
-    list_to_integer([Digit || Digit <- Text, Digit >= $0, Digit =< $9]).
+    lists:foldl(
+        fun(Factor, Product) -> Product * list_to_integer([Digit || Digit <- Factor, Digit >= $0, Digit =< $9]) end,
+        1,
+        string:lexemes(Text, "*")
+    ).
 
 %% ---- messages --------------------------------------------------------------------------------------------------
 
@@ -331,15 +336,14 @@ messages_are_those_of_the_sources(_Config) ->
     Shown = [Line || #{text := Text} <- all_blocks(<<"log">>), Line <- binary:split(Text, <<"\n">>, [global, trim])],
     Messages = [without_level(Message) || Message <- Shown ++ explained()],
     ?assert(length(Messages) > 20, length(Messages)),
-    ?assertEqual([], [Message || Message <- Messages, not lists:any(fun(Literal) -> megaphone_test_docs_messages:matches(Message, Literal) end, Literals)]).
+    ?assertEqual([], [Message || Message <- Messages, megaphone_test_docs_messages:matching(Message, Literals) =:= []]).
 
 warnings_are_explained(_Config) ->
     %% Each warning and each error that Megaphone logs is in troubleshooting.md.
-    Explained = [without_level(Message) || Message <- explained()],
     Logged = [Literal || #{logged := true} = Literal <- megaphone_test_docs_messages:literals()],
     ?assert(length(Logged) > 20, length(Logged)),
-    Missing = [Text || #{literal := Text} = Literal <- Logged, not lists:any(fun(Message) -> megaphone_test_docs_messages:matches(Message, Literal) end, Explained)],
-    ?assertEqual([], Missing).
+    Explained = lists:append([megaphone_test_docs_messages:matching(without_level(Message), Logged) || Message <- explained()]),
+    ?assertEqual([], [Text || #{literal := Text} = Literal <- Logged, not lists:member(Literal, Explained)]).
 
 %% The first column of the tables whose first column is called so.
 explained() ->

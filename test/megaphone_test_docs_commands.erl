@@ -211,8 +211,22 @@ variable(Word) ->
 -spec is_read(word()) -> boolean().
 is_read(Name) ->
     Foreign = ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_BOOTSTRAP", "LOOM_MAX_PREEMPTIONS", "LOOM_LOG", "CARGO_TARGET_DIR", "ERL_MAX_PORTS"],
-    Places = ["erlang_src", "native/core", "native/ecm", "native/fuzz", "test", "scripts", "bench", "docs/ejabberdctl.cfg", "docs/systemd"],
-    lists:member(Name, Foreign) orelse element(1, run("grep", ["-rqIw", "--exclude-dir=node_modules", "--", Name | Places], root())) =:= 0.
+    lists:member(Name, Foreign) orelse ordsets:is_element(list_to_binary(Name), names_in_sources()).
+
+%% All that look like constants, variables or names of ours, found once for a node.
+-spec names_in_sources() -> ordsets:ordset(binary()).
+names_in_sources() ->
+    case persistent_term:get(?MODULE, none) of
+        none ->
+            Places = ["erlang_src", "native/core", "native/ecm", "native/fuzz", "test", "scripts", "bench", "docs/ejabberdctl.cfg", "docs/systemd"],
+            Pattern = "\\b([A-Z][A-Z0-9]*_[A-Z0-9_]+|(megaphone|process)_[a-z_]+)\\b",
+            {0, Found} = run("grep", ["-rhoIE", "--exclude-dir=node_modules", "--", Pattern | Places], root()),
+            Names = ordsets:from_list(binary:split(Found, <<"\n">>, [global])),
+            ok = persistent_term:put(?MODULE, Names),
+            Names;
+        Names ->
+            Names
+    end.
 
 %% ---- words -----------------------------------------------------------------------------------------------------
 

@@ -1,21 +1,24 @@
 %% Texts of the sources, against those that documents say are written.
 -module(megaphone_test_docs_messages).
 
--export([literals/0, matches/2]).
+-export([literals/0, matching/2]).
 -export_type([literal/0]).
 
 %% A text as it stands in the source, the pattern of what comes out, and whether it is logged as a warning or an error.
--type literal() :: #{literal := binary(), pattern := binary(), logged := boolean()}.
+-type literal() :: #{literal := binary(), pattern := pattern(), logged := boolean()}.
 
-%% As it comes out with whatever is filled in; or the documents leave something out where they say `...'.
--spec matches(binary(), literal()) -> boolean().
-matches(Message, #{literal := Literal, pattern := Pattern}) ->
-    is_like(Message, Pattern) orelse
-        (binary:match(Message, <<"...">>) =/= nomatch andalso is_like(Literal, pattern("\\.\\.\\.", Message))).
+-type pattern() :: {re_pattern, term(), term(), term(), term()}.
 
--spec is_like(binary(), binary()) -> boolean().
+%% The texts that a message may be: as it comes out with whatever is filled in; or the documents leave something out where they
+%% say `...'.
+-spec matching(binary(), [literal()]) -> [literal()].
+matching(Message, Literals) ->
+    Shown = pattern("\\.\\.\\.", Message),
+    [Literal || #{literal := Text, pattern := Pattern} = Literal <- Literals, is_like(Message, Pattern) orelse is_like(Text, Shown)].
+
+-spec is_like(binary(), pattern()) -> boolean().
 is_like(Text, Pattern) ->
-    re:run(Text, Pattern, [{capture, none}, dotall]) =:= match.
+    re:run(Text, Pattern, [{capture, none}]) =:= match.
 
 %% All texts of the sources, with the pattern of what comes out, and whether each is logged as a warning or an error.
 -spec literals() -> [literal()].
@@ -29,7 +32,8 @@ is_shipped(File) ->
 -spec literals(string()) -> [literal()].
 literals(File) ->
     Joined = megaphone_test_docs:substituted(megaphone_test_docs:read(File), [{"\\\\\n\\s*", ""}, {"\"\\s*\n\\s*\"", ""}]),
-    Text = "\"((?:[^\"\\\\]|\\\\.)*)\"",
+    %% What lies between two texts looks like one as well: a line's end tells most of it.
+    Text = "\"((?:[^\"\\\\\n]|\\\\.)*)\"",
     All = [Literal || [Literal] <- all_matches(["(?=", Text, ")"], Joined), byte_size(Literal) < 400],
     Logged = [Literal || [Literal] <- all_matches(["(?:\\b(?:warn|error)!|LOG_(?:WARNING|ERROR|CRITICAL))\\(\\s*", Text], Joined)],
     Place = case filename:extension(File) of ".erl" -> "~[0-9.]*t?[a-z]"; ".rs" -> "\\{[^{}]*\\}" end,
@@ -51,8 +55,9 @@ is_text(Bare) ->
     byte_size(Bare) >= 10 andalso re:run(Bare, "[a-z]{4}", [{capture, none}]) =:= match.
 
 %% What is filled in may be anything.
--spec pattern(string(), binary()) -> binary().
+-spec pattern(string(), binary()) -> pattern().
 pattern(Place, Text) ->
     Pieces = re:split(Text, Place),
     Quoted = [re:replace(Piece, "[][\\\\^$.|?*+(){}]", "\\\\&", [global]) || Piece <- Pieces],
-    iolist_to_binary(["^", lists:join(".*", Quoted), "$"]).
+    {ok, Pattern} = re:compile(["^", lists:join(".*", Quoted), "$"], [dotall]),
+    Pattern.
