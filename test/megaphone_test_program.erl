@@ -4,7 +4,7 @@
 
 -include("megaphone_test.hrl").
 
--export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
+-export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, os_pid/1, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
 -export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, certificate/1, client/2, client/3, root/0, text/2]).
 -export_type([program/0]).
 
@@ -69,8 +69,12 @@ is_running(Program) ->
 
 -spec signal(program(), string()) -> ok.
 signal(Program, Name) ->
-    [] = os:cmd(lists:flatten(io_lib:format("kill -~s ~b", [Name, ask(Program, os_pid)]))),
+    [] = os:cmd(lists:flatten(io_lib:format("kill -~s ~b", [Name, os_pid(Program)]))),
     ok.
+
+-spec os_pid(program()) -> non_neg_integer().
+os_pid(Program) ->
+    ask(Program, os_pid).
 
 %% Its exit status (128 + the signal that ended it), and all that it has printed.
 -spec await_exit(program()) -> {non_neg_integer(), binary()}.

@@ -49,6 +49,11 @@ export function closePool(service) {
   pools.delete(hash);
 }
 
+/** The connections of a client's pool break; it can make others. */
+export function cutPool(service) {
+  pools.get(new URL(service).hash)?.agent.destroy();
+}
+
 /**
  * The page of a client goes while requests wait: no answer has an effect any more. What comes all the same is called back with.
  * `cut`: the connections are closed at once, as browsers do; otherwise they stay until the answers have come, as they do where

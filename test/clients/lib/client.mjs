@@ -1,6 +1,6 @@
 // One XMPP user: Strophe.js behind promises. Every wait has a deadline and says what it waited for.
 
-import { closePool, openPool, unloadPool } from './browser.mjs';
+import { closePool, cutPool, openPool, unloadPool } from './browser.mjs';
 // After browser.mjs: Strophe looks for the globals that it makes.
 import { $iq, $msg, $pres, Strophe } from 'strophe.js';
 
@@ -228,6 +228,11 @@ export class Client {
     } finally {
       this.drop();
     }
+  }
+
+  /** Its connections break, with the answers that are on their way; the BOSH session goes on. */
+  cutConnections() {
+    cutPool(this.service);
   }
 
   /** Lets go of everything at once, without a word to the server. */
