@@ -1,5 +1,5 @@
 # Each target calls the tool that does the work; read there how.
-.PHONY: run test test-matrix test-install check check-deep bench build setup deb install clean
+.PHONY: run test test-matrix test-install check check-deep soak bench build setup deb install clean
 
 run:     ; @scripts/run
 test:    ; @scripts/test
@@ -7,6 +7,7 @@ test-matrix: ; @scripts/test-matrix
 test-install: ; @scripts/test-install
 check:   ; @scripts/check
 check-deep: ; @scripts/check-deep
+soak:    ; @scripts/soak
 bench:   ; @bench/run
 build:   ; @scripts/build
 setup:   ; @scripts/setup
