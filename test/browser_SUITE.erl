@@ -14,11 +14,13 @@
 -define(PASSWORD, "pass-of-a-test").
 %% Milliseconds for a step of a page: the program gives up after 20 seconds, and says why.
 -define(STEP, 30000).
+%% Milliseconds for all that `make run' does first.
+-define(START, 120000).
 %% The size of a page.
 -define(WIDTH, 900).
 -define(HEIGHT, 560).
 
-suite() -> [{timetrap, {seconds, 150}}].
+suite() -> [{timetrap, {seconds, 240}}].
 
 all() ->
     [
@@ -164,8 +166,11 @@ assert_both_show(Browser, Messages) ->
 leave(Browser, Explained) ->
     _ = [do(Browser, ["logout ", Page], "loggedout") || Page <- ["alice", "bob"]],
     [_, Found] = binary:split(do(Browser, "complaints", "complaints"), <<"\"complaints\":">>),
-    {match, Complaints} = re:run([Found, "\"\""], "\"((?:[^\"\\\\]|\\\\.)*)\"", [global, {capture, all_but_first, binary}]),
-    ?assertEqual([], lists:append(Complaints) -- [<<>> | Explained]),
+    Complaints = case re:run(Found, "\"((?:[^\"\\\\]|\\\\.)*)\"", [global, {capture, all_but_first, binary}]) of
+        {match, Matches} -> lists:append(Matches);
+        nomatch -> []
+    end,
+    ?assertEqual([], [Complaint || Complaint <- Complaints, not lists:member(Complaint, Explained)]),
     _ = do(Browser, "quit", "bye"),
     ?assertMatch({0, _}, await_exit(Browser)).
 
@@ -246,7 +251,6 @@ log_out_and_in(Config) ->
         end
      || {Page, Other} <- [{"alice", "bob"}, {"bob", "alice"}]
     ],
-    _ = do(Browser, "chat alice bob@localhost", "chatting"),
     Messages = [{alice, "in again"}, {bob, "me, too"}],
     _ = talk(Browser, [], Messages),
     leave(Browser, []).
@@ -258,7 +262,7 @@ make_run(Config) ->
     Env = [{"PORT", "0"}, {"ONCE", ""}, {"TMPDIR", dir_of(Config)}],
     Run = megaphone_test_program:start(filename:join([root(), "scripts", "run"]), [], #{env => Env}),
     [Alice, Bob] = [
-        binary_to_list(lists:last(string:lexemes(await_line(Run, ["#", User, ":"], ?STEP * 2), " ")))
+        binary_to_list(lists:last(string:lexemes(await_line(Run, ["#", User, ":"], ?START), " ")))
      || User <- ["alice", "bob"]
     ],
     Browser = both(Config, Alice, Bob),
