@@ -5,7 +5,7 @@
 
 -include("megaphone_test.hrl").
 
--export([start/1, stop/1, enter/1, programs/1, vanish/2, stand_still/3, cut/2, note/2, counts/1, rest/1, leave/1, events/1, name/2]).
+-export([start/1, stop/1, enter/1, programs/1, vanish/2, stand_still/3, cut/2, note/2, counts/1, rest/1, leave/1, events/1, missing/1, name/2]).
 -export_type([crowd/0, program/0]).
 
 -type crowd() :: pid().
@@ -28,9 +28,11 @@
     %% The last one first.
     events = [] :: [megaphone_test_soak_oracle:event()],
     counts = #{sent => 0, got => 0, failed => 0} :: #{atom() => non_neg_integer()},
-    %% What programs have said of themselves, and the lines of theirs that are no events.
+    %% What programs have said of themselves, and lines of theirs that are no events.
     said = [] :: [{program(), binary()}],
     complaints = [] :: [binary()],
+    %% Logins that failed, the last first.
+    failures = [] :: [binary()],
     enters = true :: boolean()
 }).
 
@@ -38,6 +40,8 @@
 -define(LAST, 90000).
 %% More than ?GRACE of the oracle.
 -define(PROBE_AFTER, 5000).
+%% Failed logins that are kept.
+-define(FAILURES, 10).
 
 %% ---- for the suite ---------------------------------------------------------------------------------------------
 
@@ -101,6 +105,10 @@ leave(Crowd) ->
     catch
         error:{deadline, _} -> error({do_not_end, programs(Crowd), element(2, events(Crowd)), os:cmd("ps -eo pid,ppid,stat,wchan:20,args | grep soak.mjs")})
     end.
+
+%% Who is not there, and the failures of logins before.
+-spec missing(crowd()) -> [tuple()].
+missing(Crowd) -> ask(Crowd, missing).
 
 %% What has happened so far, and lines of clients that are no events.
 -spec events(crowd()) -> {[megaphone_test_soak_oracle:event()], [binary()]}.
@@ -179,6 +187,10 @@ answer(counts, #state{counts = Counts, there = There} = State) ->
     {Counts#{there => map_size(There)}, State};
 answer(events, #state{events = Events, complaints = Complaints} = State) ->
     {{lists:reverse(Events), lists:reverse(Complaints)}, State};
+answer(missing, #state{there = There, failures = Failures, settings = #{programs := Programs, users := Users}} = State) ->
+    Here = [hd(binary:split(Jid, <<"@">>)) || Jid <- maps:keys(There)],
+    All = [list_to_binary(name(Program, User)) || Program <- Programs, User <- lists:seq(1, Users)],
+    {[{not_there, All -- Here, Failures} || All -- Here =/= []], State};
 answer({tell_all, Command}, #state{running = Running} = State) ->
     _ = [tell(Program, Command, State) || Program <- maps:keys(Running)],
     {maps:keys(Running), State#state{said = [], enters = false}};
@@ -279,8 +291,9 @@ told(_, Time, [<<"resumed">>, Jid], #state{settings = #{home := Home}} = State) 
     %% By another node, perhaps, to which it has moved.
     ok = look_for(Jid, Time, Home),
     noted({resumed, Time, Jid}, State);
-told(_, _Time, [<<"failed">> | _], State) ->
-    counted(failed, State);
+told(_, _Time, [What | Words], #state{failures = Failures} = State) when What =:= <<"failed">>; What =:= <<"rejected">> ->
+    %% Which it was last, of whom, is told if that user does not come.
+    counted(failed, State#state{failures = lists:sublist([iolist_to_binary(lists:join(" ", [What | Words])) | Failures], ?FAILURES)});
 told(Program, _Time, [Word], #state{said = Said} = State) when Word =:= <<"settled">>; Word =:= <<"probed">>; Word =:= <<"bye">> ->
     State#state{said = [{Program, Word} | Said]}.
 

@@ -120,7 +120,7 @@ soak(Config) ->
     say("~b s, seed ~b", [Seconds, Seed]),
     Dir = filename:join(proplists:get_value(priv_dir, Config), "soak"),
     ok = megaphone_test_soak_world:start(Dir, [megaphone_test_soak_crowd:name(Program, User) || Program <- ?PROGRAMS, User <- lists:seq(1, ?USERS)]),
-    Warm = phases(Seed, [{warm_up, min(120, max(20, Seconds div 10))}], none),
+    Warm = phases(Seed, [{warm_up, min(60, max(20, Seconds div 10))}], none),
     Before = await_rest(fun(_) -> true end),
     say("warm: ~s", [sizes(Before)]),
     Sampler = sampler(),
@@ -166,7 +166,8 @@ phases(Seed, Phases, Sampler) ->
         Phases
     ),
     ok = megaphone_test_soak_rude:stop(Rude),
-    ok = megaphone_test:wait_until(fun() -> maps:get(there, megaphone_test_soak_crowd:counts(Crowd)) =:= All end, ?COMING),
+    _ = catch megaphone_test:wait_until(fun() -> megaphone_test_soak_crowd:missing(Crowd) =:= [] end, ?COMING),
+    Missing = megaphone_test_soak_crowd:missing(Crowd),
     ok = megaphone_test_soak_crowd:rest(Crowd),
     %% All that was promised is given its time to arrive.
     _ = catch megaphone_test:wait_until(fun() -> [] =:= [Each || {lost, _} = Each <- maps:get(wrong, judged(Crowd))] end, ?ARRIVING),
@@ -175,7 +176,7 @@ phases(Seed, Phases, Sampler) ->
     #{wrong := Wrong} = Judged = judged(Crowd),
     {_, Complaints} = megaphone_test_soak_crowd:events(Crowd),
     ok = megaphone_test_soak_crowd:stop(Crowd),
-    Judged#{faults => Faults, rude => megaphone_test_soak_rude:count(Rude), wrong := Wrong ++ [{client_said, Line} || Line <- Complaints]}.
+    Judged#{faults => Faults, rude => megaphone_test_soak_rude:count(Rude), wrong := Wrong ++ Missing ++ [{client_said, Line} || Line <- Complaints]}.
 
 judged(Crowd) ->
     {Events, _} = megaphone_test_soak_crowd:events(Crowd),

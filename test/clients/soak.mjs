@@ -72,11 +72,8 @@ const commands = {
   },
 };
 
-// Nobody is here to see it end otherwise.
-process.on('unhandledRejection', (error) => {
-  process.stderr.write(`${error?.stack ?? error}\n`);
-  leave(EXIT.failed);
-});
+// A library that has lost a connection leaves promises behind. Where that matters a user is missed.
+process.on('unhandledRejection', (error) => tell('rejected', String(error?.message ?? error).replaceAll(/\s+/g, '_')));
 const input = createInterface({ input: process.stdin });
 input.on('line', (line) => {
   const [name, ...words] = line.split(' ');

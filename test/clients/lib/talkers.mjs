@@ -8,7 +8,7 @@
 //   bounced JID TO N          it has come back as an error
 //   resuming JID              the connection is gone, the session perhaps not; then resumed JID, or offline
 //   offline JID WHY           the session has ended: left, gave-up-STATUS, ended-CONDITION, refused
-//   failed USER               a login that failed
+//   failed USER WHY           a login that failed
 //
 // A message is numbered for its two sessions; its text is made of the three and can be made anew.
 
@@ -239,7 +239,11 @@ export class WebSocketTalker extends Talker {
     fresh.on('nonza', (nonza) => {
       if (nonza.is('failed') && current()) this.give(fresh, 'refused');
     });
-    fresh.on('disconnect', () => current() && this.resuming(fresh));
+    fresh.on('disconnect', () => {
+      // Of an attempt that broke off xmpp.js would still answer the challenge to the next one, and resume twice.
+      fresh.listeners('nonza').filter((listener) => !lasting.includes(listener)).forEach((listener) => fresh.off('nonza', listener));
+      if (current()) this.resuming(fresh);
+    });
     sm.on('ack', (stanza) => stanza.is('message') && current() && this.confirmed(1));
     sm.on('resumed', () => {
       if (!current()) return;
@@ -252,6 +256,7 @@ export class WebSocketTalker extends Talker {
         this.received(stanza.attrs.type, stanza.attrs.from, stanza.getChildText('body'), 0);
       }
     });
+    const lasting = fresh.listeners('nonza');
     try {
       const jid = (await within(DEADLINE, 'login', fresh.start())).toString();
       await within(DEADLINE, 'stream management', enabled);
