@@ -108,7 +108,7 @@ pub const MAX_TURNED_AWAY: usize = 1_024;
 
 /// Seconds before a certificate for clients expires from which on the connection manager warns of it: 14 days. Those that
 /// are renewed by themselves are renewed 30 days before, so then something is wrong, and there is time to see to it.
-pub const CERTIFICATE_WARNING: u64 = 14 * 86_400;
+pub const CERTIFICATE_WARNING: u64 = 1_209_600;
 
 /// Seconds between two looks at when certificates expire, each of which warns: a line a day.
 pub const CERTIFICATE_LOOK: u64 = 86_400;
