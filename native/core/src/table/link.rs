@@ -127,7 +127,9 @@ impl<P: Copy> Link<P> {
     #[must_use]
     pub(super) fn drain<H: Host<Pid = P>>(&self, host: &mut H) -> bool {
         let queued = self.push_control(&Frame::Drain, host);
-        self.draining.fetch_or(queued, Ordering::Relaxed);
+        if queued {
+            self.draining.store(true, Ordering::Relaxed);
+        }
         queued
     }
 
