@@ -25,6 +25,7 @@ rules() ->
         {"megaphone-ecm", fun manager/2},
         {"ejabberdctl", fun ejabberdctl/2},
         {"systemctl", fun systemctl/2},
+        {"apt", fun apt/2},
         {"cargo", fun cargo/2},
         {"target/tools/bin/cargo-fuzz", fun cargo_fuzz/2},
         {"rebar3", fun rebar3/2},
@@ -179,6 +180,15 @@ sysctl(["sysctl" | Words], _Context) ->
     ok.
 
 %% Run as it stands, by the shell, in a directory of its own.
+%% Installs or purges what `make deb' makes; that it does is test-install's to show.
+-spec apt([word()], context()) -> ok.
+apt(["apt", "install", "./target/deb/*.deb"], _Context) ->
+    ok;
+apt(["apt", "purge" | Packages], _Context) ->
+    {ok, Control} = file:read_file(filename:join(root(), "debian/control")),
+    [match = re:run(Control, ["(?m)^Package: ", Package, "$"], [{capture, none}]) || Package <- Packages],
+    ok.
+
 -spec harmless([word()], context()) -> ok.
 harmless(Words, #{dir := Dir}) ->
     Quoted = [case Word of ">" -> ">"; _ -> "'" ++ Word ++ "'" end || Word <- Words],
