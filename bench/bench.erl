@@ -56,6 +56,7 @@ reports("memory", Options) -> [bench_users:run(Options)];
 reports("chat", Options) -> [bench_chat:run(Options)];
 reports("sockets", Options) -> [bench_sockets:run(Options)];
 reports("throughput", Options) -> [bench_throughput:run(Options)];
+reports("fairness", Options) -> [bench_fairness:run(Options)];
 reports("million", Options) -> [bench_million:run(Options)].
 
 %% What was asked for is part of the name, where that makes a difference.
