@@ -221,7 +221,7 @@ fn a_client_that_leaves_is_reported() {
     client.send(GET);
     let id = node.first(GET);
     drop(client);
-    assert_eq!(node.next(), Event::Close(id, CloseReason::PeerGone));
+    assert_eq!(node.next(), Event::Close(id, CloseReason::Unanswered));
     // What is still under way for it is ignored, until the handshake is complete.
     node.data(id, b"late");
     node.nothing();

@@ -101,7 +101,7 @@ fn further_clients_wait() {
     third.send(GET);
     node.nothing();
     drop(first);
-    assert_eq!(node.next(), Event::Close(ids[0], CloseReason::PeerGone));
+    assert_eq!(node.next(), Event::Close(ids[0], CloseReason::Unanswered));
     node.first(GET);
 }
 

@@ -254,7 +254,7 @@ fn an_end_without_close_notify_is_an_end() {
     client.send(GET);
     let id = node.first(GET);
     client.tls.sock.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(node.next(), Event::Close(id, CloseReason::PeerGone));
+    assert_eq!(node.next(), Event::Close(id, CloseReason::Unanswered));
     node.close(id);
     // So has one whose records are damaged.
     let mut client = authority.client(address, "a.example");
@@ -265,7 +265,7 @@ fn an_end_without_close_notify_is_an_end() {
         .sock
         .write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
         .unwrap();
-    assert_eq!(node.next(), Event::Close(id, CloseReason::PeerGone));
+    assert_eq!(node.next(), Event::Close(id, CloseReason::Unanswered));
     node.close(id);
     assert!(client.is_over());
 }
