@@ -17,10 +17,11 @@
 %%
 %% Of every session: it ends by its own will, by the end of its program, or because the node that had it was killed. A BOSH client
 %% that gave up after five errors in a row without a word from the server is excused if something was broken in the last
-%% ?OUTAGE ms; nobody else is. A session that is there at the end has all its messages confirmed.
+%% ?OUTAGE ms, and so is a WebSocket client whose session was not resumed because it came back later than the server waits
+%% for it (?RESUMPTION; what breaks, and a client that stands still, may add up to that); nobody else is. A session that is there at the end has all its messages confirmed.
 -module(megaphone_test_soak_oracle).
 
--export([judge/1]).
+-export([judge/1, resumption/0]).
 -export_type([event/0, jid/0, verdict/0]).
 
 -type jid() :: binary().
@@ -53,8 +54,14 @@
 %% What a message takes between two nodes, at most.
 -define(GRACE, 4000).
 -define(OUTAGE, 45000).
+%% That a session is kept for a client that is away.
+-define(RESUMPTION, 25000).
 %% Between the note of a kill and the kill.
 -define(KILLING, 1000).
+
+%% See ?RESUMPTION.
+-spec resumption() -> pos_integer().
+resumption() -> ?RESUMPTION.
 
 %% What is wrong, each with the messages or sessions that it is about; and how many there were of what.
 -spec judge([event()]) -> verdict().
@@ -168,11 +175,22 @@ has_left(Jid, Sessions) ->
 is_excused(#{ended := {_, Why}}, _Killed, _Broken) when Why =:= left; Why =:= vanished ->
     true;
 is_excused(#{ended := {Time, {gave_up, Status}}} = Session, Killed, Broken) when Status =:= 0; Status >= 500 ->
-    was_killed(Session, Time, Killed) orelse lists:any(fun({From, Until}) -> From =< Time andalso Until >= Time - ?OUTAGE end, Broken);
+    was_killed(Session, Time, Killed) orelse was_broken(Time, Broken);
+is_excused(#{ended := {Time, refused}} = Session, Killed, Broken) ->
+    was_killed(Session, Time, Killed) orelse (came_late(Session) andalso was_broken(Time, Broken));
 is_excused(#{ended := {Time, _}} = Session, Killed, _Broken) ->
     was_killed(Session, Time, Killed);
 is_excused(_Session, _Killed, _Broken) ->
     false.
+
+-spec was_broken(time(), [{time(), time()}]) -> boolean().
+was_broken(Time, Broken) ->
+    lists:any(fun({From, Until}) -> From =< Time andalso Until >= Time - ?OUTAGE end, Broken).
+
+%% Its client was away for longer than it is waited for.
+-spec came_late(session()) -> boolean().
+came_late(#{ended := {Time, refused}, away := [{From, infinity} | _]}) -> Time - From >= ?RESUMPTION;
+came_late(_Session) -> false.
 
 %% Its node was killed after its last sign of life. Nobody may have had the time to ask where it was.
 -spec was_killed(session(), time(), [{time(), pos_integer()}]) -> boolean().
@@ -201,6 +219,7 @@ counts(Sessions, Promised, Others, Broken) ->
         resumed => lists:sum([length([Until || {_, Until} <- Away, is_integer(Until)]) || #{away := Away} <- maps:values(Sessions)]),
         ended_with_node => Count([Why || Why <- Ends, Why =:= refused orelse is_tuple(Why) andalso element(1, Why) =:= ended]),
         gave_up => Count([Why || {gave_up, _} = Why <- Ends]),
+        came_late => Count([Session || Session <- maps:values(Sessions), came_late(Session)]),
         vanished => Count([Why || vanished = Why <- Ends])
     }.
 

@@ -27,7 +27,7 @@
 %% For what ends by itself: sessions of clients who have vanished, requests of rude ones.
 -define(QUIET, 90000).
 %% Seconds. Longer than what keeps a client away, and short enough to wait for at the end.
--define(INACTIVITY, "25").
+-define(INACTIVITY, integer_to_list(megaphone_test_soak_oracle:resumption() div 1000)).
 -define(AFTER, ["idle_after: 20", "idle_after: 50"]).
 
 -spec start(file:filename(), [string()]) -> ok.
@@ -78,9 +78,9 @@ node_at(N) -> get_at({node, N}).
 %% The sweeper does as much as it can; clients that are gone are forgotten soon.
 -spec configure(file:filename(), pos_integer()) -> ok.
 configure(Own, N) ->
-    Options = [megaphone_test_node:handlers(), "idle_memory: hibernate", "sweep: all", "max_inactivity: " ?INACTIVITY, hd(?AFTER)],
+    Options = [megaphone_test_node:handlers(), "idle_memory: hibernate", "sweep: all", "max_inactivity: " ++ ?INACTIVITY, hd(?AFTER)],
     ok = megaphone_test_node:write_config(Own, [megaphone_test_node:listener(megaphone, N, Options)]),
-    change(Own, "mod_stream_mgmt: {}", "mod_stream_mgmt:\n    resume_timeout: " ?INACTIVITY).
+    change(Own, "mod_stream_mgmt: {}", "mod_stream_mgmt:\n    resume_timeout: " ++ ?INACTIVITY).
 
 -spec change(file:filename(), string(), string()) -> ok.
 change(Own, From, To) ->

@@ -35,7 +35,7 @@
 %% Of all messages so many must have been promised, and of each kind this many of all.
 -define(SHARE, 0.4).
 -define(SHARE_OF_KIND, 0.05).
-%% Of all sessions no more may have ended because their clients gave up.
+%% Of all sessions no more may have ended because their clients gave up, or came back too late.
 -define(SHARE_GIVEN_UP, 0.1).
 %% Seconds between two lines, and between two points of the curve.
 -define(LINES, 15).
@@ -88,10 +88,14 @@ the_oracle_finds_what_is_wrong(_Config) ->
         {[session_ended], [{node_killed, 15000, 2}], {offline, 20000, <<"b">>, refused}},
         {[session_ended], [{node_killed, 2000, 1}], {offline, 20000, <<"b">>, refused}},
         {[], [{broken, 15000, 16000}], {offline, 20000, <<"b">>, {gave_up, 503}}},
+        %% It came back after 24.999 s, and after 25.
+        {[session_ended], [{resuming, 15001, <<"b">>}, {broken, 15000, 16000}], {offline, 40000, <<"b">>, refused}},
+        {[], [{resuming, 15000, <<"b">>}, {broken, 15000, 16000}], {offline, 40000, <<"b">>, refused}},
+        {[session_ended], [{resuming, 15000, <<"b">>}], {offline, 40000, <<"b">>, refused}},
         {[session_ended], [{broken, 15000, 16000}], {offline, 20000, <<"b">>, {ended, <<"404">>}}}
     ],
     [
-        ?assertEqual({Events, Wrong}, {Events, [element(1, Each) || Each <- maps:get(wrong, megaphone_test_soak_oracle:judge(swap({offline, 20000, <<"b">>, left}, End, Events ++ Good)))]})
+        ?assertEqual({Events, Wrong}, {Events, [element(1, Each) || Each <- maps:get(wrong, megaphone_test_soak_oracle:judge(swap({offline, 20000, <<"b">>, left}, End, Good ++ Events)))]})
      || {Wrong, Events, End} <- Excused
     ].
 
@@ -183,9 +187,9 @@ judged(Crowd) ->
     megaphone_test_soak_oracle:judge(Events).
 
 %% The promise must have been given often enough: in all, and for each kind of message.
-few(#{counts := #{sent := Sent, sessions := Sessions, gave_up := GaveUp} = Counts}) ->
+few(#{counts := #{sent := Sent, sessions := Sessions, gave_up := GaveUp, came_late := Late} = Counts}) ->
     Kinds = [promised_from_bosh, promised_from_ws, promised_to_bosh, promised_to_ws, promised_between_nodes, promised_while_broken],
-    [{too_many_gave_up, GaveUp, Sessions} || GaveUp > ?SHARE_GIVEN_UP * Sessions] ++
+    [{too_many_gave_up, GaveUp, Late, Sessions} || GaveUp + Late > ?SHARE_GIVEN_UP * Sessions] ++
         [{too_few, Kind, Count, Sent} || {Kind, Share} <- [{promised, ?SHARE} | [{Each, ?SHARE_OF_KIND} || Each <- Kinds]], Count <- [maps:get(Kind, Counts)], Count < Share * Sent].
 
 %% ---- what stays behind -----------------------------------------------------------------------------------------
