@@ -306,6 +306,8 @@ impl World {
             return;
         }
         self.asked.clear();
+        // A page that asks at intervals keeps to them.
+        self.polled = self.now;
         self.lowest = self.rid;
         self.answers.retain(|(ticket, _)| !current.contains(ticket));
         for ticket in current {
