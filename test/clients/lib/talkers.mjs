@@ -161,8 +161,14 @@ export class BoshTalker extends Talker {
       hitError.call(proto, code);
     };
     proto._onRequestStateChange = (func, req) => {
+      // Before it hands on what has come, it may send another request once more, and hears of that in between.
+      const outer = request;
       request = req.rid;
-      changed.call(proto, func, req);
+      try {
+        changed.call(proto, func, req);
+      } finally {
+        request = outer;
+      }
     };
     await fresh.login();
     fresh.onStanza((stanza) => {
