@@ -30,8 +30,9 @@
 -define(SETTLING, 60000).
 %% What may be there more than after the warm-up.
 -define(MORE, 1.05).
-%% Bytes of a native table that have nothing in them: how many there are is a matter of how many came at once.
--define(ROOM, 65536).
+%% Bytes of a native table that have nothing in them: each of its 64 parts keeps a block of some 2 kB once it was used, and which
+%% ones were is a matter of chance.
+-define(ROOM, 131072).
 %% Of all messages so many must have been promised, and of each kind this many of all.
 -define(SHARE, 0.4).
 -define(SHARE_OF_KIND, 0.05).
