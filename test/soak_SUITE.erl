@@ -33,6 +33,8 @@
 %% Bytes of a native table that have nothing in them: each of its 64 parts keeps a block of some 2 kB once it was used, and which
 %% ones were is a matter of chance.
 -define(ROOM, 131072).
+%% Bytes of RSS that an allocator keeps or gives back as it likes: of a manager that has 6 MB they are more than a twentieth.
+-define(RSS_ROOM, 1048576).
 %% Of all messages so many must have been promised, and of each kind this many of all.
 -define(SHARE, 0.4).
 -define(SHARE_OF_KIND, 0.05).
@@ -212,7 +214,8 @@ grown(Before, Later) ->
         Now > most(Key, Then)
     ].
 
-most(Key, Then) when Key =:= rss; Key =:= total -> Then * ?MORE;
+most(rss, Then) -> max(Then * ?MORE, Then + ?RSS_ROOM);
+most(total, Then) -> Then * ?MORE;
 most(Key, Then) when Key =:= table; Key =:= bosh -> max(Then * ?MORE, Then + ?ROOM);
 most(_, Then) -> Then.
 
