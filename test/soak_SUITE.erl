@@ -6,7 +6,7 @@
 %% logged in, is what must be there at the end again. In the second half of the run the first node is spared, so that it has a
 %% long life to show.
 %%
-%% MEGAPHONE_SOAK_SECONDS is for how long (`make soak': an hour), MEGAPHONE_SOAK_SEED repeats the faults of a run,
+%% MEGAPHONE_SOAK_SECONDS is for how long, and asks for it at all (`make soak': an hour), MEGAPHONE_SOAK_SEED repeats the faults of a run,
 %% MEGAPHONE_SOAK_RECORD names a directory for the report.
 -module(soak_SUITE).
 
@@ -15,7 +15,6 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
--define(SECONDS, "45").
 -define(PROGRAMS, [{Kind, Number} || Number <- [1, 2], Kind <- [bosh, ws]]).
 %% Of each program, and milliseconds between two messages of each.
 -define(USERS, 6).
@@ -46,7 +45,8 @@
 
 suite() -> [{timetrap, {hours, 26}}].
 
-all() -> [the_oracle_finds_what_is_wrong, soak].
+%% The oracle every day; the soak where it is asked for.
+all() -> [the_oracle_finds_what_is_wrong] ++ [soak || os:getenv("MEGAPHONE_SOAK_SECONDS") =/= false].
 
 init_per_suite(Config) -> Config.
 
@@ -122,7 +122,7 @@ history() ->
 
 soak(Config) ->
     %% What is promised arrives once and in order, nobody loses a session without a reason, and nothing stays behind.
-    Seconds = list_to_integer(os:getenv("MEGAPHONE_SOAK_SECONDS", ?SECONDS)),
+    Seconds = list_to_integer(os:getenv("MEGAPHONE_SOAK_SECONDS")),
     Seed = list_to_integer(os:getenv("MEGAPHONE_SOAK_SEED", integer_to_list(rand:uniform(1000000)))),
     say("~b s, seed ~b", [Seconds, Seed]),
     Dir = filename:join(proplists:get_value(priv_dir, Config), "soak"),
