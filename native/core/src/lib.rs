@@ -18,6 +18,7 @@
 
 pub mod bosh;
 pub mod client;
+mod cursor;
 pub mod http;
 pub mod limits;
 pub mod link;

@@ -11,6 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::pending::Pending;
 use super::{Session, Sid};
+use crate::cursor;
 use crate::limits::{BOSH_TICK, WALK_PER_CALL};
 use crate::slab::Slab;
 use crate::stirred::{Noticed, Quiet, Stirred};
@@ -276,24 +277,19 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
         self.quiet.ends()
     }
 
-    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` client sessions were `found`, each with the link by which
-    /// it came. Answers where to go on; `None`: there is nothing behind.
+    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` client sessions were `found`, each with the
+    /// link by which it came. Answers where to go on; `None`: there is nothing behind.
     pub fn walk(&self, cursor: u64, most: usize, found: &mut Vec<(P, u32)>) -> Option<u64> {
-        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        let (number, from) = cursor::parts(cursor);
         let shard = self.shards.get(number)?.lock();
         let end = shard.slots.bound().min(from.saturating_add(WALK_PER_CALL));
         for at in from..end {
             if found.len() >= most {
-                return Some((number as u64) << 32 | at as u64);
+                return Some(cursor::at(number, at));
             }
             found.extend(shard.slots.get(at).and_then(|entry| Some((entry.owner?, entry.link))));
         }
-        let next = if end < shard.slots.bound() {
-            (number as u64) << 32 | end as u64
-        } else {
-            (number as u64 + 1) << 32
-        };
-        ((next >> 32) < SHARDS as u64).then_some(next)
+        cursor::next(number, end, shard.slots.bound(), SHARDS)
     }
 
     /// As [`Table::take_idle`](crate::table::Table::take_idle).

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::input::Chunk;
 use super::slot::{Bits, Slot};
 use super::{Handle, SHARDS, Table};
+use crate::cursor;
 use crate::limits::WALK_PER_CALL;
 
 /// What a connection carries.
@@ -54,10 +55,11 @@ pub struct Passed<P> {
 }
 
 impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
-    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` connections that are wanted were `found`. Answers where to go on; `None`: there is nothing behind. A connection that is there during the whole walk is
-    /// found once; one that comes or goes meanwhile may be.
+    /// Goes by [`WALK_PER_CALL`] places from `cursor` on (0: the first), until `most` connections that are wanted were `found`.
+    /// Answers where to go on; `None`: there is nothing behind. A connection that is there during the whole walk is found once;
+    /// one that comes or goes meanwhile may be.
     pub fn walk(&self, cursor: u64, wanted: Wanted, most: usize, found: &mut Vec<Passed<P>>) -> Option<u64> {
-        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        let (number, from) = cursor::parts(cursor);
         if number >= SHARDS {
             return None;
         }
@@ -65,7 +67,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let end = shard.slots.bound().min(from.saturating_add(WALK_PER_CALL));
         for at in from..end {
             if found.len() >= most {
-                return Some((number as u64) << 32 | at as u64);
+                return Some(cursor::at(number, at));
             }
             let Some(slot) = shard.slots.get(at) else { continue };
             if slot.flags.released || !slot.is_wanted(wanted) {
@@ -73,19 +75,13 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             }
             found.extend(shard.handle(at as u32).map(|handle| slot.passed(handle)));
         }
-        let next = if end < shard.slots.bound() {
-            (number as u64) << 32 | end as u64
-        } else {
-            (number as u64 + 1) << 32
-        };
-        ((next >> 32) < SHARDS as u64).then_some(next)
+        cursor::next(number, end, shard.slots.bound(), SHARDS)
     }
 
     /// The cursor of [`Table::walk`] behind a connection, whether that one is still there or not.
     #[must_use]
     pub const fn behind(handle: &Handle) -> u64 {
-        let (number, place) = (handle.slot as usize % SHARDS, handle.slot as usize / SHARDS);
-        (number as u64) << 32 | (place as u64 + 1)
+        cursor::at(handle.slot as usize % SHARDS, handle.slot as usize / SHARDS + 1)
     }
 }
 

@@ -9,6 +9,7 @@ use super::messages::{Activated, Batch};
 use super::shard::Shard;
 use super::slot::{Bits, Framing, Wire};
 use super::{End, Handle, Host, Refused, SHARDS, Table};
+use crate::cursor;
 use crate::limits::{
     ACTIONS_PER_CALL, DATA_CHUNK, DELIVERED_PER_CALL, FRAMES_PER_CALL, MAX_NAME, OUTPUT_BATCH,
     SWEEP_PER_CALL, VISITS_PER_CALL, WINDOW,
@@ -469,7 +470,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     fn sweep<H: Host<Pid = P, Chunk = C>>(&self, link: u32, cursor: u64, host: &mut H) -> Option<u64> {
-        let (number, from) = ((cursor >> 32) as usize, (cursor & u64::from(u32::MAX)) as usize);
+        let (number, from) = cursor::parts(cursor);
         if number >= SHARDS {
             return None;
         }
@@ -482,12 +483,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
             }
             at += 1;
         }
-        let next = if at >= shard.slots.bound() {
-            (number as u64 + 1) << 32
-        } else {
-            (number as u64) << 32 | at as u64
-        };
-        ((next >> 32) < SHARDS as u64).then_some(next)
+        cursor::next(number, at, shard.slots.bound(), SHARDS)
     }
 }
 
