@@ -346,8 +346,9 @@ impl<T: PartialEq + Copy> Session<T> {
         self.parked.retain(|parked| parked.ticket.as_ref() != Some(ticket));
         if self.take_back(ticket) {
             self.go_on(now, effects);
+        } else {
+            self.rest(now);
         }
-        self.rest(now);
     }
 
     /// Who waits has sent another request by the same connection, which comes when this one is answered (XEP-0124, 18): it is
