@@ -386,13 +386,18 @@ impl Link {
         }
     }
 
-    /// The link is lost: logs why, unless it is the same as last time, and plans the next attempt. Answers whether it
-    /// was up.
     /// The server, for logs.
     pub(crate) fn server_name(&self) -> String {
         self.server.to_string()
     }
 
+    /// Whether it is up and its node takes new virtual connections.
+    pub(crate) fn is_open(&self) -> bool {
+        self.window.is_some() && !self.draining
+    }
+
+    /// The link is lost: logs why, unless it is the same as last time, and plans the next attempt. Answers whether it
+    /// was up.
     pub(crate) fn lose(&mut self, why: &str, now: Instant) -> bool {
         let was_up = self.window.take().is_some();
         // What is still in the output may hold the reason, in an error frame: one try, the rest is lost anyway.

@@ -55,13 +55,13 @@ impl Links {
 
     /// Those that are up and whose node takes new virtual connections.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Link> {
-        self.up().filter(|link| !link.draining)
+        self.iter().filter(|link| link.is_open())
     }
 
     /// Where a new virtual connection goes; `None`: no link takes one.
     pub(crate) fn best(&self) -> Option<LinkIndex> {
-        let up = self.0.iter().enumerate().filter(|(_, link)| link.window().is_some() && !link.draining);
-        let best = up.min_by_key(|(_, link)| (link.congested, link.connections));
+        let open = self.0.iter().enumerate().filter(|(_, link)| link.is_open());
+        let best = open.min_by_key(|(_, link)| (link.congested, link.connections));
         best.and_then(|(index, _)| LinkIndex::try_from(index).ok())
     }
 }
