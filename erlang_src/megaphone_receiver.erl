@@ -281,10 +281,8 @@ peer_name(Socket, Opts) ->
     end.
 
 -spec format_address({ok, term()} | {error, term()}) -> binary().
-format_address({ok, {Ip, Port}}) when is_tuple(Ip), tuple_size(Ip) =:= 8, is_integer(Port) ->
-    iolist_to_binary(["[", inet:ntoa(Ip), "]:", integer_to_list(Port)]);
-format_address({ok, {Ip, Port}}) when is_tuple(Ip), is_integer(Port) ->
-    iolist_to_binary([inet:ntoa(Ip), ":", integer_to_list(Port)]);
+format_address({ok, {Ip, Port} = Address}) when is_tuple(Ip), is_integer(Port) ->
+    megaphone_report:address(Address);
 format_address({ok, {local, _Path}}) ->
     <<"a unix socket">>;
 format_address(_) ->
