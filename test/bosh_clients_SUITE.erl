@@ -29,9 +29,7 @@ all() ->
 init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     ok = megaphone_test_node:write_config(Dir, [listener(megaphone, 1, [handlers(), "bosh: native"])]),
-    File = filename:join(Dir, "ejabberd.yml"),
-    {ok, Yaml} = file:read_file(File),
-    ok = file:write_file(File, string:replace(Yaml, "mod_bosh: {}", "mod_bosh: {}\n  mod_muc: {}")),
+    ok = megaphone_test_node:change_config(Dir, "mod_bosh: {}", "mod_bosh: {}\n  mod_muc: {}"),
     Node = megaphone_test_node:start_in(Dir),
     {Ecm, Port} = megaphone_test_program:ecm(server(Node)),
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
@@ -58,8 +56,7 @@ sessions(Config) -> maps:get(sessions, call(node_of(Config), megaphone_nif, bosh
 node_of(Config) -> proplists:get_value(node, Config).
 
 server(Node) ->
-    {Ip, Port} = address(Node, megaphone),
-    lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port])).
+    megaphone_test_program:server(address(Node, megaphone)).
 
 url(Config, Scheme) ->
     Path = case Scheme of "http" -> "bosh"; "ws" -> "ws" end,

@@ -68,8 +68,8 @@ init_per_testcase(_Case, Config) ->
     [{ecms, Ecms}, {ports, Ports} | Config].
 
 -spec ecm(megaphone_test_node:address()) -> {megaphone_test_program:program(), inet:port_number()}.
-ecm({Ip, Port}) ->
-    megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port]))).
+ecm(Address) ->
+    megaphone_test_program:ecm(megaphone_test_program:server(Address)).
 
 %% Nothing is left of what a case did.
 -spec end_per_testcase(atom(), config()) -> ok | {fail, term()}.

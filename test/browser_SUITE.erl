@@ -35,21 +35,19 @@ init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     Handlers = "request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, /converse: mod_http_fileserver}",
     ok = megaphone_test_node:write_config(Dir, [listener(megaphone, 1, [Handlers])]),
-    ok = serve_clients(filename:join(Dir, "ejabberd.yml"), filename:join(Dir, "files")),
+    ok = serve_clients(Dir),
     Node = megaphone_test_node:start_in(Dir),
     ok = call(Node, ejabberd_hooks, add, [user_receive_packet, <<"localhost">>, ?MODULE, note_received, 90]),
-    {Ip, LinkPort} = address(Node, megaphone),
-    {Ecm, Port} = megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), LinkPort]))),
+    {Ecm, Port} = megaphone_test_program:ecm(megaphone_test_program:server(address(Node, megaphone))),
     ok = meet(Node, Port),
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
 
 %% The file server gives the clients' directory, and there are the modules that Converse.js asks for.
-serve_clients(File, Files) ->
-    {ok, Yaml} = file:read_file(File),
+serve_clients(Dir) ->
     Clients = [filename:join([root(), "test", "clients"]), "\"\n    directory_indices: [converse.html]"],
-    Served = string:replace(Yaml, [Files, "\""], Clients),
+    ok = megaphone_test_node:change_config(Dir, [filename:join(Dir, "files"), "\""], Clients),
     More = "mod_bosh: {}\n  mod_caps: {}\n  mod_carboncopy: {}\n  mod_pubsub: {plugins: [flat, pep]}\n  mod_vcard: {}",
-    file:write_file(File, string:replace(Served, "mod_bosh: {}", More)).
+    megaphone_test_node:change_config(Dir, "mod_bosh: {}", More).
 
 %% Makes alice and bob contacts.
 meet(Node, Port) ->

@@ -34,8 +34,7 @@ init_per_suite(Config) ->
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
 
 server(Node) ->
-    {Ip, Port} = address(Node, megaphone),
-    lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port])).
+    megaphone_test_program:server(address(Node, megaphone)).
 
 end_per_suite(Config) ->
     {0, _} = megaphone_test_program:stop(proplists:get_value(ecm, Config)),

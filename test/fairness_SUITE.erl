@@ -23,8 +23,7 @@ init_per_suite(Config) ->
     {ok, ?SIZE} = file:position(File, ?SIZE),
     ok = file:truncate(File),
     ok = file:close(File),
-    {Ip, Link} = address(Node, megaphone),
-    {Ecm, Port} = megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Link]))),
+    {Ecm, Port} = megaphone_test_program:ecm(megaphone_test_program:server(address(Node, megaphone))),
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
 
 end_per_suite(Config) ->

@@ -40,8 +40,7 @@ init_per_suite(Config) ->
         listener(megaphone, 1, [handlers(), "bosh: mod_bosh", "custom_headers: {X-Custom: yes it is}"]),
         listener(ejabberd_http, 2, [handlers(), "custom_headers: {X-Custom: yes it is}"])
     ]),
-    {Ip, Link} = address(Node, megaphone),
-    {Ecm, Port} = megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Link]))),
+    {Ecm, Port} = megaphone_test_program:ecm(megaphone_test_program:server(address(Node, megaphone))),
     Files = filename:join(maps:get(dir, Node), "files"),
     ok = file:write_file(filename:join(Files, "large.bin"), megaphone_test_handler:bytes(?FILE_SIZE)),
     ok = file:write_file(filename:join(Files, "small.html"), <<"<html>small</html>">>),

@@ -28,9 +28,7 @@ init_per_suite(Config) ->
         listener(megaphone, 2, [handlers(), "bosh: mod_bosh", "websocket: ejabberd_http_ws"]),
         listener(ejabberd_http, 3, [handlers()]), listener(ejabberd_http, 4, [handlers(), "tls: true"])
     ]),
-    File = filename:join(Dir, "ejabberd.yml"),
-    {ok, Yaml} = file:read_file(File),
-    ok = file:write_file(File, string:replace(Yaml, "certfiles: []", ["certfiles:\n  - \"", own_certificate(Dir), "\""])),
+    ok = megaphone_test_node:change_config(Dir, "certfiles: []", ["certfiles:\n  - \"", own_certificate(Dir), "\""]),
     {ok, _} = application:ensure_all_started(ssl),
     [{node, megaphone_test_node:start_in(Dir)} | Config].
 
@@ -54,8 +52,7 @@ node_of(Config) -> proplists:get_value(node, Config).
 
 %% Runs the function with the ports of connection managers that are linked to the Nth listener: one for TLS, one without.
 behind(N, Config, Fun) ->
-    {Ip, Port} = address(node_of(Config), {megaphone, N}),
-    Server = inet:ntoa(Ip) ++ ":" ++ integer_to_list(Port),
+    Server = megaphone_test_program:server(address(node_of(Config), {megaphone, N})),
     {Secure, SecurePort, _} = megaphone_test_program:secure_ecm(Server, proplists:get_value(priv_dir, Config)),
     {Plain, PlainPort} = megaphone_test_program:ecm_with(["--server", Server, "--config", trusting(Config)], 1, #{}),
     Result = Fun({ssl, {{127, 0, 0, 1}, SecurePort}}, {gen_tcp, {{127, 0, 0, 1}, PlainPort}}),

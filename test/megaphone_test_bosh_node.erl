@@ -52,8 +52,8 @@ start(Kind, Config) ->
     [{kind, Kind}, {node, Node}, {ecms, [Ecm, HastyEcm]}, {port, Port}, {hasty_port, HastyPort} | Config].
 
 -spec ecm({inet:ip_address(), inet:port_number()}) -> {megaphone_test_program:program(), inet:port_number()}.
-ecm({Ip, Port}) ->
-    megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port]))).
+ecm(Address) ->
+    megaphone_test_program:ecm(megaphone_test_program:server(Address)).
 
 %% A second host, where sessions end after a second in which their clients do nothing; and mod_offline for both.
 -spec add_host(file:filename()) -> ok.

@@ -9,7 +9,7 @@
 
 %% In the test.
 -export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
--export([listener/3, unix_listener/1, unix_listener/2, handlers/0, write_config/2, socket_file/1, delete_socket/1]).
+-export([listener/3, unix_listener/1, unix_listener/2, handlers/0, write_config/2, change_config/3, socket_file/1, delete_socket/1]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
 -export_type([node_info/0]).
@@ -158,6 +158,14 @@ unix_listener(File) ->
 -spec unix_listener(file:filename(), [iodata()]) -> iodata().
 unix_listener(File, More) ->
     ["- port: \"unix:", File, "\"\n  module: megaphone\n", [["  ", Option, "\n"] || Option <- [handlers() | More]]].
+
+%% Writes something else into the configuration that was written to this directory, in the place of what must be there.
+-spec change_config(file:filename(), unicode:chardata(), unicode:chardata()) -> ok.
+change_config(Dir, From, To) ->
+    File = filename:join(Dir, "ejabberd.yml"),
+    {ok, Yaml} = file:read_file(File),
+    nomatch =/= string:find(Yaml, From) orelse error({not_in_configuration, From}),
+    file:write_file(File, string:replace(Yaml, From, To)).
 
 %% A name for a unix-domain socket of the node whose directory this is. The directories that Common Test gives are too long
 %% for an address, so it is in a short one. It is absolute, because a relative name means other places to newer versions of

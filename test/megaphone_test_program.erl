@@ -5,7 +5,7 @@
 -include("megaphone_test.hrl").
 
 -export([start/3, await_line/2, await_line/3, tell/2, output/1, signal/2, os_pid/1, await_exit/1, stop/1, run/3, is_running/1, kill_started/0]).
--export([ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, certificate/1, client/2, client/3, root/0, text/2]).
+-export([server/1, ecm/1, ecm/2, ecm_with/3, ecm_at/3, ecm_ready/3, secure_ecm/2, certificate/1, client/2, client/3, root/0, text/2]).
 -export_type([program/0]).
 
 -opaque program() :: pid().
@@ -170,6 +170,11 @@ serve(#{waiting := [{From, {line, Text}} | Rest], unseen := Unseen, status := St
     end.
 
 %% ---- the connection manager ------------------------------------------------------------------------------------
+
+%% The address of a listener, as a manager is told it.
+-spec server(megaphone_test_node:address()) -> string().
+server({Ip, Port}) ->
+    inet:ntoa(Ip) ++ ":" ++ integer_to_list(Port).
 
 %% Starts one on a free port and waits until its link to a node is up.
 -spec ecm(string()) -> {program(), inet:port_number()}.

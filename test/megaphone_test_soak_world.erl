@@ -80,14 +80,7 @@ node_at(N) -> get_at({node, N}).
 configure(Own, N) ->
     Options = [megaphone_test_node:handlers(), "idle_memory: hibernate", "sweep: all", "max_inactivity: " ++ ?INACTIVITY, hd(?AFTER)],
     ok = megaphone_test_node:write_config(Own, [megaphone_test_node:listener(megaphone, N, Options)]),
-    change(Own, "mod_stream_mgmt: {}", "mod_stream_mgmt:\n    resume_timeout: " ++ ?INACTIVITY).
-
--spec change(file:filename(), string(), string()) -> ok.
-change(Own, From, To) ->
-    File = filename:join(Own, "ejabberd.yml"),
-    {ok, Yaml} = file:read_file(File),
-    nomatch =/= string:find(Yaml, From) orelse error({not_in_configuration, From}),
-    file:write_file(File, string:replace(Yaml, From, To)).
+    megaphone_test_node:change_config(Own, "mod_stream_mgmt: {}", "mod_stream_mgmt:\n    resume_timeout: " ++ ?INACTIVITY).
 
 -spec await_cluster() -> ok.
 await_cluster() ->
@@ -147,7 +140,7 @@ reload_node(N) ->
     {ok, Yaml} = file:read_file(filename:join(Own, "ejabberd.yml")),
     [Now] = [Each || Each <- ?AFTER, string:find(Yaml, Each) =/= nomatch],
     [Other] = ?AFTER -- [Now],
-    ok = change(Own, Now, Other),
+    ok = megaphone_test_node:change_config(Own, Now, Other),
     ok = call(node_at(N), ejabberd_config, reload, []),
     %% The listener has another port now.
     aim(N).

@@ -30,8 +30,7 @@ init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), ?MODULE),
     ok = filelib:ensure_dir(filename:join(Dir, "any")),
     Node = megaphone_test_node:start(Dir, [listener(megaphone, 1, [handlers()])]),
-    {Ip, Link} = address(Node, megaphone),
-    {Ecm, Port} = megaphone_test_program:ecm(lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Link]))),
+    {Ecm, Port} = megaphone_test_program:ecm(megaphone_test_program:server(address(Node, megaphone))),
     [{node, Node}, {ecm, Ecm}, {port, Port} | Config].
 
 end_per_suite(Config) ->

@@ -47,9 +47,7 @@ init_per_suite(Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(?MODULE)),
     ok = megaphone_test_node:write_config(Dir, Listeners),
     %% Sessions whose client has gone shall not live for long.
-    File = filename:join(Dir, "ejabberd.yml"),
-    {ok, Yaml} = file:read_file(File),
-    ok = file:write_file(File, string:replace(Yaml, "mod_bosh: {}", "mod_bosh: {max_inactivity: 3}")),
+    ok = megaphone_test_node:change_config(Dir, "mod_bosh: {}", "mod_bosh: {max_inactivity: 3}"),
     Node = megaphone_test_node:start_in(Dir),
     ok = megaphone_test_node:register_user(Node, <<"alice">>, <<"secret">>),
     Ecms = [{Mode, megaphone_test_ecm:start(address(Node, {megaphone, Number}))} || {Mode, Number} <- Modes],

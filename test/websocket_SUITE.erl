@@ -47,8 +47,7 @@ end_per_testcase(_Case, Config) ->
 node_of(Config) -> proplists:get_value(node, Config).
 
 server(Node, Number) ->
-    {Ip, Port} = address(Node, {megaphone, Number}),
-    lists:flatten(io_lib:format("~s:~b", [inet:ntoa(Ip), Port])).
+    megaphone_test_program:server(address(Node, {megaphone, Number})).
 
 url(Scheme, Ip, Port) ->
     lists:flatten(io_lib:format("~s://~s:~b/ws", [Scheme, Ip, Port])).
