@@ -393,6 +393,12 @@ pub const BOSH_PENDING: u32 = 20_000;
 pub const BOSH_TIMERS_PER_CALL: usize = 128;
 /// Milliseconds of one step of the timers of BOSH sessions: they are late by no more.
 pub const BOSH_TICK: u64 = 100;
+/// How often the time is doubled at most for which one who is called back soon has to be quiet before he counts as idle: from a second
+/// to a minute. At most 7, which is what an entry has room for.
+pub const IDLE_DOUBLINGS: usize = 6;
+/// A pause is short, and giving back memory was not worth it, when it took less than so many times the time after which one counts
+/// as idle. With a second: who is called twice a minute keeps his memory.
+pub const IDLE_WORTH: u32 = 32;
 /// The limits of one connection table that hold memory; the defaults are the constants above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableLimits {

@@ -14,7 +14,7 @@ use super::{Session, Sid};
 use crate::cursor;
 use crate::limits::{BOSH_TICK, WALK_PER_CALL};
 use crate::slab::Slab;
-use crate::stirred::{Noticed, Quiet, Stirred};
+use crate::stirred::{Activity, Noticed, Quiet, Stirred};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 const SHARDS: usize = if cfg!(loom) { 2 } else { 64 };
@@ -51,8 +51,7 @@ pub struct Entry<T, P> {
     armed: u64,
     /// It is counted as one that has not logged in.
     pending: bool,
-    stirred: bool,
-    touched: bool,
+    activity: Activity,
 }
 
 impl<T, P> Entry<T, P> {
@@ -169,8 +168,7 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
                 secret,
                 armed: u64::MAX,
                 pending: true,
-                stirred: false,
-                touched: false,
+                activity: Activity::default(),
             }
         });
         shard.arm(place);
@@ -269,8 +267,7 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
         let mut shard = self.shards[id.place as usize % SHARDS].lock();
         let at = id.place as usize / SHARDS;
         let Some(entry) = shard.slots.get_mut(at).filter(|entry| entry.id == id) else { return false };
-        if std::mem::replace(&mut entry.stirred, true) {
-            entry.touched = true;
+        if !entry.activity.happens(now) {
             return false;
         }
         shard.stirred.note(now, at as u32, u64::from(id.generation));
@@ -299,15 +296,14 @@ impl<T: PartialEq + Copy, P: Copy> Sessions<T, P> {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let Shard { slots, stirred, .. } = &mut *shard;
-            stirred.take(now, after, most.saturating_sub(idle.len()), |at, generation| {
+            stirred.take(now, after, most.saturating_sub(idle.len()), |at, generation, look| {
                 match slots.get_mut(at as usize) {
                     Some(entry) if u64::from(entry.id.generation) == generation => {
-                        if std::mem::take(&mut entry.touched) {
-                            return Noticed::Busy;
+                        let noticed = entry.activity.look(look);
+                        if noticed == Noticed::Idle {
+                            idle.extend(entry.owner.map(|owner| (owner, entry.link)));
                         }
-                        entry.stirred = false;
-                        idle.extend(entry.owner.map(|owner| (owner, entry.link)));
-                        Noticed::Idle
+                        noticed
                     }
                     _ => Noticed::Gone,
                 }

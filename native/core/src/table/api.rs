@@ -516,7 +516,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
         let mut shard = self.shard_for(handle);
         let Some(place) = shard.find(handle) else { return };
         if let Some(slot) = shard.slots.get_mut(place as usize) {
-            slot.flags.told |= slot.owner == Some(by);
+            let told = slot.bits.has(Bits::TOLD) || slot.owner == Some(by);
+            slot.bits.set(Bits::TOLD, told);
         }
         let effect = shard.close(place, CloseReason::Normal, now, host);
         if handle.link != 0
@@ -691,7 +692,7 @@ fn read<P: Copy + Eq + Hash, C: Chunk>(
             Ok(None)
         }
         Next::Closed => {
-            slot.flags.told = true;
+            slot.bits.set(Bits::TOLD, true);
             Err(RecvError::Closed)
         }
         Next::Invalid => Err(RecvError::Invalid),

@@ -329,7 +329,7 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
             let stream = !slot.flags.http;
             let awaited =
                 (slot.owner.is_some() && !slot.bits.has(Bits::ANSWERED)) || (stream && slot.flags.started);
-            let untold = stream && !slot.flags.told;
+            let untold = stream && !slot.bits.has(Bits::TOLD);
             let needed = awaited && (unread || untold || (slot.link == 0 && untaken));
             if slot.flags.released || !needed {
                 self.remove(place);
@@ -478,7 +478,7 @@ fn serve_readers_until<H: Host>(
                 Next::Data(data) => Some(Ok(data)),
                 Next::Wait => break,
                 Next::Closed | Next::Invalid => {
-                    slot.flags.told = true;
+                    slot.bits.set(Bits::TOLD, true);
                     Some(Err(end))
                 }
                 Next::Detach => {
@@ -537,7 +537,7 @@ fn serve_active<H: Host>(slot: &mut Slot<H::Pid, H::Chunk>, handle: Handle, host
     }
     if closed && queues.active != Active::Passive {
         queues.active = Active::Passive;
-        slot.flags.told = true;
+        slot.bits.set(Bits::TOLD, true);
         host.deliver(owner, Message::ActiveClosed(handle));
     }
 }

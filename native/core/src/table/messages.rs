@@ -251,12 +251,11 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
         if !slot.bits.has(Bits::MESSAGES) || slot.owner.is_none() {
             return;
         }
-        if slot.bits.has(Bits::STIRRED) {
-            slot.bits.set(Bits::TOUCHED, true);
+        let now = host.millis();
+        if !slot.activity.happens(now) {
             return;
         }
-        slot.bits.set(Bits::STIRRED, true);
-        self.stirred.note(host.millis(), place, slot.generation.get());
+        self.stirred.note(now, place, slot.generation.get());
         if quiet.ends() {
             host.busy();
         }
@@ -264,18 +263,16 @@ impl<P: Copy + Eq + Hash, C: Chunk> Shard<P, C> {
 
     fn take_idle(&mut self, now: u32, after: u32, most: usize, idle: &mut Vec<(P, u32)>) {
         let slots = &mut self.slots;
-        self.stirred.take(now, after, most.saturating_sub(idle.len()), |place, generation| {
+        self.stirred.take(now, after, most.saturating_sub(idle.len()), |place, generation, look| {
             let Some(slot) = slots.get_mut(place as usize) else { return Noticed::Gone };
             if slot.generation.get() != generation {
                 return Noticed::Gone;
             }
-            if slot.bits.has(Bits::TOUCHED) {
-                slot.bits.set(Bits::TOUCHED, false);
-                return Noticed::Busy;
+            let noticed = slot.activity.look(look);
+            if noticed == Noticed::Idle {
+                idle.extend(slot.owner.map(|owner| (owner, slot.link)));
             }
-            slot.bits.set(Bits::STIRRED, false);
-            idle.extend(slot.owner.map(|owner| (owner, slot.link)));
-            Noticed::Idle
+            noticed
         });
     }
 }
@@ -343,7 +340,7 @@ impl<P: Copy + Eq, C: Chunk> Slot<P, C> {
     /// The owner is told of the end. What there is of a message is none.
     pub(super) fn end_messages(&mut self) {
         self.bits.set(Bits::ASKED, false);
-        self.flags.told = true;
+        self.bits.set(Bits::TOLD, true);
         if let Some(queues) = self.queues.as_mut() {
             queues.input.clear();
         }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::input::{Chunk, Input};
 use super::{Handle, Packet};
 use crate::link::{CloseReason, ReadyMode};
+use crate::stirred::Activity;
 
 /// How far the two ends have come with closing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(super) struct Slot<P, C> {
     pub(super) packet: Packet,
     pub(super) flags: Flags,
     pub(super) bits: Bits,
+    /// Of connections of kind XMPP: whether its owner is idle.
+    pub(super) activity: Activity,
     pub(super) wire: Wire,
 }
 
@@ -99,7 +102,6 @@ pub(super) struct Slot<P, C> {
 pub(super) struct Flags {
     /// Requests are framed (connections of kind http on a link).
     pub(super) http: bool,
-    ipv4: bool,
     /// A start was asked of the host and its consumer has not finished.
     pub(super) started: bool,
     /// The API may not use the connection any more; it only lives on for the wire.
@@ -108,13 +110,11 @@ pub(super) struct Flags {
     pub(super) input_closed: bool,
     /// Nothing more may be sent.
     pub(super) output_closed: bool,
-    /// Somebody who uses the connection has been told that it is closed.
-    pub(super) told: bool,
     /// The request was taken whole, by a process that ends with its client, and is not answered yet.
     pub(super) polled: bool,
 }
 
-/// Further truth values of a slot, most of them of connections of kind XMPP.
+/// Further truth values of a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bits(u16);
 
@@ -131,10 +131,10 @@ impl Bits {
     pub(super) const LARGE: Self = Self(16);
     /// What comes is dropped.
     pub(super) const DEAF: Self = Self(32);
-    /// It is noted as busy.
-    pub(super) const STIRRED: Self = Self(64);
-    /// Something has happened since it was noted.
-    pub(super) const TOUCHED: Self = Self(128);
+    /// The client's address is one of IPv4.
+    pub(super) const IPV4: Self = Self(64);
+    /// Somebody who uses the connection has been told that it is closed.
+    pub(super) const TOLD: Self = Self(128);
     /// Its owner has asked for a batch.
     pub(super) const ASKED: Self = Self(256);
     /// The client's next request waits for the answer to this one.
@@ -155,9 +155,13 @@ impl Bits {
 
 impl<P: Copy, C> Slot<P, C> {
     pub(super) fn new(generation: NonZeroU64, link: u32, id: u64, client: SocketAddr, now: u32) -> Self {
-        let (ip, ipv4) = match client.ip() {
-            IpAddr::V4(ip) => (ip.to_ipv6_mapped().octets(), true),
-            IpAddr::V6(ip) => (ip.octets(), false),
+        let mut bits = Bits::default();
+        let ip = match client.ip() {
+            IpAddr::V4(ip) => {
+                bits.set(Bits::IPV4, true);
+                ip.to_ipv6_mapped().octets()
+            }
+            IpAddr::V6(ip) => ip.octets(),
         };
         Self {
             generation,
@@ -174,8 +178,9 @@ impl<P: Copy, C> Slot<P, C> {
             port: client.port(),
             local: u8::MAX,
             packet: Packet::Raw,
-            flags: Flags { ipv4, ..Flags::default() },
-            bits: Bits::default(),
+            flags: Flags::default(),
+            bits,
+            activity: Activity::default(),
             wire: Wire::Open,
         }
     }
@@ -183,7 +188,7 @@ impl<P: Copy, C> Slot<P, C> {
     pub(super) fn client(&self) -> SocketAddr {
         let ip = Ipv6Addr::from(self.ip);
         let ip = match ip.to_ipv4_mapped() {
-            Some(v4) if self.flags.ipv4 => IpAddr::V4(v4),
+            Some(v4) if self.bits.has(Bits::IPV4) => IpAddr::V4(v4),
             _ => IpAddr::V6(ip),
         };
         SocketAddr::new(ip, self.port)
