@@ -351,7 +351,8 @@ set_shaped(_Handle, _Shaped) ->
     not_loaded().
 
 %% @doc Owners of connections of kind XMPP on which nothing has happened for so many milliseconds, at most so many, with the number
-%% of their link; each once for each time of activity. `done': nobody else is noted, and the process `megaphone_sweeper' is sent
+%% of their link; each once for each time of activity. One who is called back soon has to be quiet for longer, see
+%% `native/core/src/stirred.rs'. `done': nobody else is noted, and the process `megaphone_sweeper' is sent
 %% `busy' when somebody is.
 -spec take_idle(After :: non_neg_integer(), Most :: non_neg_integer()) -> {more | done, [{pid(), link_number()}]}.
 take_idle(_After, _Most) ->

@@ -195,7 +195,8 @@ impl<P: Copy + Eq + Hash, C: Chunk> Table<P, C> {
     }
 
     /// Owners of connections with messages on which nothing has happened for `after` milliseconds, at most `most` of
-    /// them, with the links of their connections; each is named once for each time of activity. `now` is in milliseconds on a
+    /// them, with the links of their connections; each is named once for each time of activity, and one who is called back soon
+    /// after a longer time ([`IDLE_DOUBLINGS`](crate::limits::IDLE_DOUBLINGS)). `now` is in milliseconds on a
     /// clock that may wrap. When nothing is noted any more, [`Host::busy`] is called the next time something happens.
     ///
     /// Cost: one look at the connections that were busy less than `after` ago, in the order in which they became it.
