@@ -269,6 +269,8 @@ fn who_was_busy_a_while_ago_and_is_not_any_more_is_found_once() {
     assert_eq!(idle(3_000, 1_000), (vec![(5, 1)], false));
     assert_eq!(idle(9_000, 1_000), (vec![], false));
     assert!(sessions.stir(id, 9_000));
+    assert_eq!(idle(10_999, 1_000), (vec![], true), "it was called back soon");
+    assert_eq!(idle(11_000, 1_000), (vec![(5, 1)], false));
 }
 
 #[test]

@@ -330,8 +330,13 @@ fn idle_owners_are_named_once() {
     let (table, world) = (&session.peer.table, &mut session.peer.world);
     assert_eq!(table.send_message(&session.handle, b"c", CONSUMER, 0, world), Ok(Sent::All));
     assert_eq!(session.peer.world.busy, 2);
+    // It was called back soon.
+    assert_eq!(idle(&mut session, 499), (0, true));
+    assert_eq!(idle(&mut session, 500), (1, false));
+    let (table, world) = (&session.peer.table, &mut session.peer.world);
+    assert_eq!(table.send_message(&session.handle, b"d", CONSUMER, 0, world), Ok(Sent::All));
     session.peer.world.kill(&session.peer.table, CONSUMER);
     session.peer.actions(&[close(1)]);
-    assert_eq!(idle(&mut session, 400), (0, false), "it is gone");
+    assert_eq!(idle(&mut session, 900), (0, false), "it is gone");
     assert_empty(&session.peer.table);
 }
