@@ -141,10 +141,11 @@ plan(#{quick := Quick, settings := Settings}) ->
 measure(Kind, #plan{users = Wanted, node = Settings} = Plan) ->
     bench_vm:say("~b users, ~s", [Wanted, Kind]),
     Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Wanted, Settings),
-    World = #world{ejabberd = Ejabberd, sockets = sockets(Ejabberd, Plan)},
+    {Most, Limit} = most(Plan),
+    World = #world{ejabberd = Ejabberd, sockets = sockets(Ejabberd, Plan#plan{users = Most})},
     Empty = parts(World),
-    #{os_pid := OwnPid} = Generator = generator(Kind, World, Plan),
-    {#{users := Users} = Login, Stopped, Curve} = log_in(Generator, World, Plan),
+    #{os_pid := OwnPid} = Generator = generator(Kind, World, Plan#plan{users = Most}),
+    {#{users := Users} = Login, Stopped, Curve} = log_in(Generator, World, Limit, Plan),
     ok = quiet(World),
     ok = bench_program:watch([Generator], Plan#plan.idle * 1000),
     Idle = parts(World),
@@ -169,6 +170,16 @@ measure(Kind, #plan{users = Wanted, node = Settings} = Plan) ->
     _ = [ok = bench_million_sockets:stop(Sockets) || #world{sockets = Sockets} <- [World], Sockets =/= none],
     ok = bench_users_node:stop(Ejabberd),
     Outcome.
+
+%% How many can come, and why not all: what can be told before.
+-spec most(#plan{}) -> {pos_integer(), null | binary()}.
+most(#plan{users = Wanted, sockets = false}) ->
+    {Wanted, null};
+most(#plan{users = Wanted}) ->
+    case bench_kernel:most() of
+        {Most, What} when Most < Wanted -> {Most, stopped(["out of ", What])};
+        _ -> {Wanted, null}
+    end.
 
 -spec sockets(bench_users_node:ejabberd(), #plan{}) -> none | bench_million_sockets:world().
 sockets(_Ejabberd, #plan{sockets = false}) ->
@@ -218,11 +229,12 @@ generator(Kind, #world{ejabberd = #{listeners := Listeners}, sockets = Sockets},
 
 %% ---- logins -----------------------------------------------------------------------------------------------------
 
--spec log_in(bench_program:program(), #world{}, #plan{}) -> {#{atom() => number()}, null | binary(), [point()]}.
-log_in(Generator, World, #plan{reserve = Reserve} = Plan) ->
+%% The second argument is why fewer come than were wanted, if that is so already.
+-spec log_in(bench_program:program(), #world{}, null | binary(), #plan{}) -> {#{atom() => number()}, null | binary(), [point()]}.
+log_in(Generator, World, Limit, #plan{reserve = Reserve} = Plan) ->
     {Servers, Players} = {servers(World), players(Generator, World)},
     {Cpu, OwnCpu} = {bench_users:cpu(Servers), bench_users:cpu(Players)},
-    {Line, Stopped, Curve} = progress("ready", Generator, World, Reserve),
+    {Line, Stopped, Curve} = progress("ready", Generator, World, Reserve, Limit),
     Users = bench_program:number("users", Line),
     Users > 1 orelse error({no_room_for_two_users, Stopped}),
     Login = #{
@@ -238,9 +250,10 @@ log_in(Generator, World, #plan{reserve = Reserve} = Plan) ->
 
 %% Follows users as they come or go, to the line of this event; no more come when the machine has less memory than this, or the
 %% generator has no room: then there is a reason.
--spec progress(string(), bench_program:program(), #world{}, non_neg_integer()) -> {binary(), null | binary(), [point()]}.
-progress(Event, Generator, World, Reserve) ->
-    progress(Event, Generator, World, {erlang:monotonic_time(millisecond), Reserve}, null, []).
+-spec progress(string(), bench_program:program(), #world{}, non_neg_integer(), null | binary()) ->
+    {binary(), null | binary(), [point()]}.
+progress(Event, Generator, World, Reserve, Stopped) ->
+    progress(Event, Generator, World, {erlang:monotonic_time(millisecond), Reserve}, Stopped, []).
 
 -spec progress(string(), bench_program:program(), #world{}, {integer(), non_neg_integer()}, null | binary(), [point()]) ->
     {binary(), null | binary(), [point()]}.
@@ -363,7 +376,7 @@ leave(Generator, World, Users, #plan{pace = Pace}) ->
     bench_vm:say("all leave", []),
     Cpu = bench_users:cpu(servers(World)),
     ok = bench_program:tell(Generator, io_lib:format("leave {\"per_second\":~b}", [2 * Pace])),
-    {Line, null, _} = progress("left", Generator, World, 0),
+    {Line, null, _} = progress("left", Generator, World, 0, null),
     Users = bench_program:number("users", Line),
     Seconds = bench_program:number("seconds", Line),
     #{seconds => Seconds, per_second => Users / Seconds, cpu_ms => (bench_users:cpu(servers(World)) - Cpu) / Users}.

@@ -396,3 +396,43 @@ fn stanza(user: u32, element: &Element, events: &mut Vec<Event>) -> Result<(), S
         other => Err(format!("<{other}> was not expected")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crowd() -> Crowd {
+        let settings = Settings {
+            bosh: false,
+            domain: "localhost".to_owned(),
+            path: String::new(),
+            wait: 60,
+            users: 2,
+            links: 1,
+        };
+        let mut crowd = Crowd::new(settings);
+        let user = crowd.add();
+        crowd.begin(user, 1, &mut Vec::new()).expect("it can");
+        crowd
+    }
+
+    #[test]
+    fn who_finds_no_room_is_absent_and_not_lost() {
+        let mut crowd = crowd();
+        let mut events = Vec::new();
+        let full = || Frame::Error { id: 1, code: ErrorCode::Limit, text: "out of descriptors" };
+        crowd.take(0, full(), &mut Vec::new(), &mut events).expect("taken");
+        assert_eq!(events, [Event::NoRoom("out of descriptors".to_owned())]);
+        assert_eq!((crowd.len(), crowd.under_way()), (1, 0));
+        assert!(crowd.absent().contains(&0));
+        // The same once more, of one who is not logging in, is not a matter of room.
+        assert!(crowd.take(0, full(), &mut Vec::new(), &mut events).is_err());
+    }
+
+    #[test]
+    fn any_other_error_is_a_lost_user() {
+        let frame = Frame::Error { id: 1, code: ErrorCode::Other, text: "the connection broke" };
+        let lost = crowd().take(0, frame, &mut Vec::new(), &mut Vec::new());
+        assert_eq!(lost, Err((0, "the connection broke".to_owned())));
+    }
+}
