@@ -79,7 +79,8 @@ targets(#{targets := Targets}) ->
 
 %% @doc What all takes now; `OsPid' is ejabberd's.
 %%
-%% The kernel keeps no count for one process. Both ends of a connection are here, and both are a socket with its file, its name
+%% The kernel keeps no count for one process. What it holds is what is left of the machine's memory when all else is taken away, or
+%% what its own counters say, if that is more: on a machine that does other things as well the one may be too little. Both ends of a connection are here, and both are a socket with its file, its name
 %% and its place in an event queue, so what has grown is halved, less what is known to be one side's: tables that map the memory of
 %% processes; and the address and port that each client's end has for itself, which the server's ends share.
 -spec figures(world(), pos_integer()) -> figures().
@@ -89,11 +90,12 @@ figures(#{fronts := Fronts, carriers := Carriers, kernel := Before, tables := {S
     {ServersNow, ClientsNow} = page_tables(World, OsPid),
     {Servers, Clients} = {max(0, ServersNow - ServersBefore), max(0, ClientsNow - ClientsBefore)},
     Ports = maps:get(tcp, Grown) div 2 * bench_kernel:port_bytes(),
-    Halved = max(0, maps:get(all, Grown) - Servers - Clients - Ports) div 2,
+    Kernel = max(maps:get(all, Grown), maps:get(slab, Grown) + maps:get(tcp_buffers, Grown) + Servers + Clients),
+    Halved = max(0, Kernel - Servers - Clients - Ports) div 2,
     #{
         ecm_rss => lists:sum([bench_front:rss(Front) || Front <- Fronts]),
         carriers_rss => lists:sum([bench_program:rss(Pid) || #{os_pid := Pid} <- Carriers]),
-        kernel => maps:get(all, Grown), kernel_server => Halved + Servers, kernel_clients => Halved + Clients + Ports,
+        kernel => Kernel, kernel_server => Halved + Servers, kernel_clients => Halved + Clients + Ports,
         slab => maps:get(slab, Grown), tcp_buffers => maps:get(tcp_buffers, Grown),
         tcp_sockets => Sockets, available => maps:get(available, Now)
     }.
