@@ -117,6 +117,8 @@ pub struct Engine {
     random: Random,
     /// How many users there are to be.
     wanted: usize,
+    /// Whether it was told that there is no room for more.
+    full: bool,
     online: usize,
     /// Users who have begun to leave, and who have left.
     leaving: u32,
@@ -145,6 +147,7 @@ impl Engine {
             crowd: Crowd::new(settings.crowd.clone()),
             pace: Pace::new(settings.pace, settings.at_once, LOGIN_WITHIN, now),
             wanted: settings.crowd.users,
+            full: false,
             settings,
             poll,
             links: links?,
@@ -291,7 +294,7 @@ impl Engine {
 
     /// The other end takes no more: those who are there go on, and no more come.
     fn no_room(&mut self, reason: &str) {
-        if self.crowd.absent().len() == 1 {
+        if !std::mem::replace(&mut self.full, true) {
             tell(&json!({"event": "full", "users": self.online, "reason": reason}));
         }
         self.enough();
