@@ -65,8 +65,8 @@ title(Name, #{settings := Settings}) ->
     Told = ["kind", "profile", "idle-memory", "wait", "part"] ++ ["users" || Name =:= "million"],
     Named = ["memory", "sockets", "throughput", "million"],
     Values = [maps:get(Setting, Settings) || lists:member(Name, Named), Setting <- Told, maps:is_key(Setting, Settings)],
-    Fullsweep = [Setting || Setting <- ["sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
-    lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Fullsweep]])).
+    Flags = [Setting || Setting <- ["sockets", "sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
+    lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Flags]])).
 
 -spec text([bench_report:report()]) -> unicode:chardata().
 text(Reports) ->

@@ -2,7 +2,7 @@
 %% without TLS, and with time limits that no idle client meets.
 -module(bench_front).
 
--export([kinds/0, available/0, start/4, certificate/1, stop/1, rss/1, os_pid/1]).
+-export([kinds/0, available/0, start/4, start_ecm/4, certificate/1, stop/1, rss/1, os_pid/1]).
 -export_type([front/0]).
 
 -include_lib("public_key/include/public_key.hrl").
@@ -48,8 +48,7 @@ has_tls() ->
 %% @doc Starts one in front of an ejabberd, with its files in a directory of its own. Returns when clients may come.
 -spec start(string(), inet:ip_address(), bench_users_node:ejabberd(), file:filename()) -> front().
 start(Kind, Address, #{listeners := Listeners}, Base) ->
-    Dir = filename:join(Base, Kind ++ integer_to_list(erlang:unique_integer([positive]))),
-    ok = filelib:ensure_dir(filename:join(Dir, "any")),
+    Dir = own_directory(Kind, Base),
     {Name, Certificate} =
         case string:split(Kind, "tls") of
             [Before, ""] -> {string:trim(Before, trailing, "-"), certificate(Dir)};
@@ -66,7 +65,19 @@ start(Kind, Address, #{listeners := Listeners}, Base) ->
 
 -spec start(string(), string(), string(), none | file:filename(), file:filename()) -> {bench_program:program(), string()}.
 start(Name, Address, Server, Certificate, Dir) when Name =:= "plain"; Name =:= "" ->
-    File = write(Dir, "ecm.toml", io_lib:format("idle_timeout = ~b~nsend_timeout = 600~n", [?IDLE])),
+    ecm(Address, Server, Certificate, Dir, "");
+start("nginx", Address, Server, Certificate, Dir) ->
+    {Port, Target} = free(Address),
+    File = write(Dir, "nginx.conf", nginx(Address, Port, Server, Certificate)),
+    up(other("nginx", ["-p", Dir, "-e", "stderr", "-c", File]), Target);
+start("haproxy", Address, Server, Certificate, Dir) ->
+    {Port, Target} = free(Address),
+    File = write(Dir, "haproxy.cfg", haproxy(Address, Port, Server, Certificate)),
+    up(other("haproxy", ["-db", "-f", File]), Target).
+
+-spec ecm(string(), string(), none | file:filename(), file:filename(), iodata()) -> {bench_program:program(), string()}.
+ecm(Address, Server, Certificate, Dir, Keys) ->
+    File = write(Dir, "ecm.toml", [io_lib:format("idle_timeout = ~b~nsend_timeout = 600~n", [?IDLE]), Keys]),
     {Listen, Says} =
         case Certificate of
             none -> {["--listen", Address ++ ":0"], "^listening on "};
@@ -76,15 +87,21 @@ start(Name, Address, Server, Certificate, Dir) when Name =:= "plain"; Name =:= "
     Line = bench_program:await(Program, Says, ?UP_WITHIN),
     _ = bench_program:await(Program, "link to .* up", ?UP_WITHIN),
     {match, [Port]} = re:run(Line, ":(\\d+)$", [{capture, all_but_first, list}]),
-    {Program, host(Address) ++ ":" ++ Port};
-start("nginx", Address, Server, Certificate, Dir) ->
-    {Port, Target} = free(Address),
-    File = write(Dir, "nginx.conf", nginx(Address, Port, Server, Certificate)),
-    up(other("nginx", ["-p", Dir, "-e", "stderr", "-c", File]), Target);
-start("haproxy", Address, Server, Certificate, Dir) ->
-    {Port, Target} = free(Address),
-    File = write(Dir, "haproxy.cfg", haproxy(Address, Port, Server, Certificate)),
-    up(other("haproxy", ["-db", "-f", File]), Target).
+    {Program, host(Address) ++ ":" ++ Port}.
+
+%% @doc Starts a connection manager without TLS, with these lines more in its configuration.
+-spec start_ecm(inet:ip_address(), bench_users_node:ejabberd(), file:filename(), iodata()) -> front().
+start_ecm(Address, #{listeners := Listeners}, Base, Keys) ->
+    {megaphone, Server} = lists:keyfind(megaphone, 1, Listeners),
+    Dir = own_directory("plain", Base),
+    {Program, Target} = ecm(inet:ntoa(Address), Server, none, Dir, Keys),
+    #{kind => "plain", program => Program, target => Target, certificate => none}.
+
+-spec own_directory(string(), file:filename()) -> file:filename().
+own_directory(Kind, Base) ->
+    Dir = filename:join(Base, Kind ++ integer_to_list(erlang:unique_integer([positive]))),
+    ok = filelib:ensure_dir(filename:join(Dir, "any")),
+    Dir.
 
 %% The file has both.
 -spec tls_arguments(string(), file:filename()) -> [string()].

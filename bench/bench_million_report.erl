@@ -21,10 +21,14 @@ report(Results, Sizes) ->
         name => <<"million">>,
         sizes => Sizes,
         results => maps:from_list([{list_to_binary(Kind), json(Outcome)} || {Kind, Outcome} <- Results]),
-        goals => lists:append([goals(Kind, Outcome, Sizes) || {Kind, Outcome} <- Results]),
-        tables => lists:append([memory(Kind, Outcome, Sizes) ++ [allocators(Kind, Outcome)] || {Kind, Outcome} <- Results]) ++ [work(Results), messages(Results, Sizes), complaints(Results)],
-        charts => [chart(Kind, Outcome) || {Kind, Outcome} <- Results]
+        goals => lists:append([goals(Kind, Outcome, Sizes) ++ bench_million_sockets_report:goals(Outcome) || {Kind, Outcome} <- Results]),
+        tables => lists:append([of_kind(Kind, Outcome, Sizes) || {Kind, Outcome} <- Results]) ++ [work(Results), messages(Results, Sizes), complaints(Results)],
+        charts => lists:append([charts(Kind, Outcome) || {Kind, Outcome} <- Results])
     }.
+
+-spec of_kind(string(), bench_million:outcome(), #{atom() => bench_json:json()}) -> [bench_report:table()].
+of_kind(Kind, Outcome, Sizes) ->
+    bench_million_sockets_report:tables(Kind, Outcome) ++ memory(Kind, Outcome, Sizes) ++ [allocators(Kind, Outcome)].
 
 -spec json(bench_million:outcome()) -> bench_json:json().
 json(#{users := Users, empty := Empty, idle := Idle, curve := Curve, sweeper := Sweeper, allocators := Allocators, complaints := Complaints} = Outcome) ->
@@ -80,13 +84,18 @@ allocators(Kind, #{users := Users, allocators := Allocators}) ->
     }.
 
 -spec label(#{atom() => bench_json:json()}) -> iodata().
-label(#{idle_memory := Memory, vm_options := Vm, idle_seconds := Idle, links := Links, wait := Wait}) ->
-    io_lib:format("idle for ~b s, idle_memory ~s, ~b links, polls held for ~b s, ~s", [Idle, Memory, Links, Wait, Vm]).
+label(#{idle_memory := Memory, vm_options := Vm, idle_seconds := Idle} = Sizes) ->
+    How =
+        case Sizes of
+            #{sockets := true, ping := Ping} -> io_lib:format("pinged after ~b s", [Ping]);
+            #{links := Links, wait := Wait} -> io_lib:format("~b links, polls held for ~b s", [Links, Wait])
+        end,
+    io_lib:format("idle for ~b s, idle_memory ~s, ~s, ~s", [Idle, Memory, How, Vm]).
 
 -spec work([{string(), bench_million:outcome()}]) -> bench_report:table().
 work(Results) ->
     {
-        "Logins, and leaving; CPU of ejabberd, and in brackets of the generator",
+        "Logins, and leaving; CPU of the servers, and in brackets of what plays users",
         ["", "seconds", "logins/s", "p50 ms*", "p99 ms*", "max ms", "CPU ms/login", "left/s", "CPU ms each"],
         [
             [Kind, bench_report:rounded(Seconds), bench_report:rounded(Pace)] ++
@@ -134,14 +143,17 @@ beginnings(Lines) ->
     end,
     lists:foldl(fun(Line, Counts) -> maps:update_with(Begin(Line), fun(Count) -> Count + 1 end, 1, Counts) end, #{}, Lines).
 
--spec chart(string(), bench_million:outcome()) -> bench_svg:curve().
-chart(Kind, #{users := Users, curve := Curve, idle := Idle}) ->
+-spec charts(string(), bench_million:outcome()) -> [bench_svg:curve(), ...].
+charts(Kind, #{users := Users, curve := Curve, idle := Idle} = Outcome) ->
     Points = thinned(Curve) ++ [Idle#{users => Users}],
-    #{
-        title => ["ejabberd while ", bench_report:thousands(Users), " users log in, ", Kind],
-        unit => "MB, by users who are online; at the end they are idle",
-        lines => [{Name, [{maps:get(users, Point), maps:get(Key, Point) / 1000000} || Point <- Points]} || {Name, Key} <- ?PARTS]
-    }.
+    [
+        #{
+            title => ["ejabberd while ", bench_report:thousands(Users), " users log in, ", Kind],
+            unit => "MB, by users who are online; at the end they are idle",
+            lines => [{Name, [{maps:get(users, Point), maps:get(Key, Point) / 1000000} || Point <- Points]} || {Name, Key} <- ?PARTS]
+        }
+        | bench_million_sockets_report:charts(Outcome, Points)
+    ].
 
 %% Some of them, at equal distances, and the last one.
 -spec thinned([bench_million:point()]) -> [bench_million:point()].

@@ -2,7 +2,7 @@
 %% a port of the process that starts it, talks in lines, and ends with that process, however it ends.
 -module(bench_program).
 
--export([start/2, start_server/2, tell/2, await/3, watch/2, stop/1, ticks/1, rss/1, peak/1, forget_peak/1, built/1, text/2, number/2]).
+-export([start/2, start_server/2, tell/2, await/3, watch/2, stop/1, ticks/1, rss/1, descriptors/1, peak/1, forget_peak/1, built/1, text/2, number/2]).
 -export_type([program/0]).
 
 -type program() :: #{port := port(), os_pid := pos_integer(), name := string()}.
@@ -110,6 +110,12 @@ rss(OsPid) ->
     {ok, Text} = file:read_file(["/proc/", integer_to_list(OsPid), "/smaps_rollup"]),
     {match, [Kilobytes]} = re:run(Text, "Rss:\\s+(\\d+)", [{capture, all_but_first, list}]),
     list_to_integer(Kilobytes) * 1024.
+
+%% @doc How many descriptors it has open.
+-spec descriptors(pos_integer()) -> non_neg_integer().
+descriptors(OsPid) ->
+    {ok, Names} = file:list_dir(["/proc/", integer_to_list(OsPid), "/fd"]),
+    length(Names).
 
 %% @doc The most that it has had since the system was told to forget it.
 -spec peak(pos_integer()) -> non_neg_integer().

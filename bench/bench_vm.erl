@@ -101,7 +101,8 @@ percentile(Percent, Values) ->
     Sorted = lists:sort(Values),
     lists:nth(max(1, ceil(Percent / 100 * length(Sorted))), Sorted).
 
-%% @doc Progress, for who waits.
+%% @doc Progress, for who waits, with the time of day.
 -spec say(io:format(), [term()]) -> ok.
 say(Format, Arguments) ->
-    io:format(standard_error, "bench: " ++ Format ++ "~n", Arguments).
+    {Hour, Minute, Second} = time(),
+    io:format(standard_error, "bench ~2..0b:~2..0b:~2..0b: " ++ Format ++ "~n", [Hour, Minute, Second | Arguments]).

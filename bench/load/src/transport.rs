@@ -408,11 +408,8 @@ impl Stream {
 
     fn frames(&mut self, net: &Net<'_>, elements: &mut Vec<Element>) -> Result<(), String> {
         if let Some(key) = &self.key {
-            let Some(head) = http::head(self.connection.input())? else { return Ok(()) };
-            if head.status != 101 || head.accept.as_deref() != Some(&*websocket::accept(key)) {
-                return Err(format!("no WebSocket: the server answered {}", head.status));
-            }
-            self.connection.used(head.length);
+            let Some(length) = websocket::answer(self.connection.input(), key)? else { return Ok(()) };
+            self.connection.used(length);
             self.key = None;
             self.begin(net)?;
         }

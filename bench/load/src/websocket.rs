@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::http;
 use crate::scram::sha1;
 
 /// What a frame is.
@@ -40,6 +41,19 @@ pub fn key(random: u64) -> String {
 #[must_use]
 pub fn accept(key: &str) -> String {
     BASE64.encode(sha1(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes()))
+}
+
+/// Takes the server's answer to a handshake with this key: its length, when all of it is there.
+///
+/// # Errors
+///
+/// When the server does not make this a WebSocket.
+pub fn answer(input: &[u8], key: &str) -> Result<Option<usize>, String> {
+    let Some(head) = http::head(input)? else { return Ok(None) };
+    if head.status != 101 || head.accept.as_deref() != Some(&*accept(key)) {
+        return Err(format!("no WebSocket: the server answered {}", head.status));
+    }
+    Ok(Some(head.length))
 }
 
 /// A frame as a client sends it, masked.
@@ -103,6 +117,17 @@ mod tests {
     #[test]
     fn answers_as_the_rfc_does() {
         assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn takes_the_right_answer_only() {
+        let right =
+            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        assert_eq!(answer(right.as_bytes(), key), Ok(Some(right.len())));
+        assert_eq!(answer(&right.as_bytes()[..40], key), Ok(None));
+        assert!(answer(right.as_bytes(), "another").is_err());
+        assert!(answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", key).is_err());
     }
 
     #[test]

@@ -14,18 +14,19 @@ use megaphone_load::million::engine::{Command, Engine, Settings};
 use megaphone_load::million::link::Target;
 
 /// Stands in for a connection manager with very many clients: logs anonymous users in over links to ejabberd, and keeps
-/// them. Tells about it on standard output, a JSON object a line: progress, ready, chat, left, error, stopped. Commands come
-/// on standard input, a line each: chat {"messages_per_second":N,"duration":SECONDS}, leave {"per_second":N}, stop; its end is
-/// a stop. Fails when a user cannot log in, is lost or cannot leave, or a message is lost, doubled or reordered.
+/// them. Tells about it on standard output, a JSON object a line: progress, full, ready, chat, left, error, stopped. Commands
+/// come on standard input, a line each: enough (no more users than there are), chat {"messages_per_second":N,"duration":SECONDS},
+/// leave {"per_second":N}, stop; its end is a stop. Fails when a user cannot log in, is lost or cannot leave, or a message is
+/// lost, doubled or reordered. Where there is no room for another connection it says so (full), and goes on with those it has.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Arguments {
     /// How users connect
     #[arg(long, value_enum)]
     kind: Kind,
-    /// Where ejabberd listens for links
-    #[arg(long, value_name = "ADDR:PORT|unix:/PATH")]
-    target: Target,
+    /// Where ejabberd listens for links, or a megaphone-carrier, which has real clients; links go there by turns
+    #[arg(long, value_name = "ADDR:PORT|unix:/PATH", required = true)]
+    target: Vec<Target>,
     /// Links that users are dealt out to
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     links: u32,
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: Arguments) -> Result<(), String> {
     let settings = Settings {
-        target: arguments.target,
+        targets: arguments.target,
         crowd: crowd::Settings {
             bosh: arguments.kind == Kind::Bosh,
             domain: arguments.domain,

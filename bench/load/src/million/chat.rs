@@ -1,6 +1,6 @@
 //! Messages between users at random: each arrives exactly once, and those to one receiver in the order they were sent in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::order::{Arrival, Latencies, Order};
@@ -22,6 +22,8 @@ struct Pair {
 #[derive(Debug)]
 pub struct Chat {
     users: u32,
+    /// Numbers below that of users whom there is not.
+    absent: HashSet<u32>,
     started: Instant,
     interval: Duration,
     duration: Duration,
@@ -34,11 +36,12 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Between so many users, at least two.
+    /// Between so many users, at least two of them not absent.
     #[must_use]
-    pub fn new(users: usize, per_second: f64, duration: Duration, seed: u64) -> Self {
+    pub fn new(users: usize, absent: HashSet<u32>, per_second: f64, duration: Duration, seed: u64) -> Self {
         Self {
             users: users as u32,
+            absent,
             started: Instant::now(),
             interval: Duration::from_secs_f64(1.0 / per_second),
             duration,
@@ -78,21 +81,27 @@ impl Chat {
                 if let Some(&at) = self.of_sender.get(&from) {
                     return at;
                 }
-                if from != to && !self.of_receiver.contains_key(&to) {
-                    let at = self.pairs.len();
-                    self.of_sender.insert(from, at);
-                    self.of_receiver.insert(to, at);
-                    self.pairs.push(Pair { from, to, sent: 0, order: Order::default() });
-                    return at;
+                let is_there = |user| !self.absent.contains(&user);
+                if from != to && is_there(from) && is_there(to) && !self.of_receiver.contains_key(&to) {
+                    return self.pair(from, to);
                 }
             }
             if self.pairs.is_empty() {
-                self.pairs.push(Pair { from: 0, to: 1, sent: 0, order: Order::default() });
-                self.of_sender.insert(0, 0);
-                self.of_receiver.insert(1, 0);
+                let mut there = (0..self.users).filter(|user| !self.absent.contains(user));
+                if let (Some(from), Some(to)) = (there.next(), there.next()) {
+                    return self.pair(from, to);
+                }
             }
         }
         self.random.below(self.pairs.len() as u32) as usize
+    }
+
+    fn pair(&mut self, from: u32, to: u32) -> usize {
+        let at = self.pairs.len();
+        self.of_sender.insert(from, at);
+        self.of_receiver.insert(to, at);
+        self.pairs.push(Pair { from, to, sent: 0, order: Order::default() });
+        at
     }
 
     /// A user got a text.
@@ -173,7 +182,7 @@ mod tests {
     use super::*;
 
     fn sent(users: usize, count: u64) -> (Chat, Vec<(u32, u32, String)>) {
-        let mut chat = Chat::new(users, 1_000_000.0, Duration::from_micros(count), 5);
+        let mut chat = Chat::new(users, HashSet::new(), 1_000_000.0, Duration::from_micros(count), 5);
         let texts = std::iter::from_fn(|| chat.due().map(|_| chat.take_next())).collect();
         (chat, texts)
     }
@@ -189,6 +198,18 @@ mod tests {
                 assert_eq!(of.entry(*to).or_insert(*from), from);
             }
             assert!(chat.pairs() == of.len() && chat.pairs() >= users.min(100) / 2);
+        }
+    }
+
+    #[test]
+    fn nobody_talks_to_who_is_absent() {
+        for present in [[0, 1], [3, 8]] {
+            let absent: HashSet<u32> = (0..9).filter(|user| !present.contains(user)).collect();
+            let mut chat = Chat::new(9, absent, 1_000_000.0, Duration::from_micros(50), 5);
+            for _ in 0..50 {
+                let (from, to, _) = chat.take_next();
+                assert!(from != to && present.contains(&from) && present.contains(&to));
+            }
         }
     }
 

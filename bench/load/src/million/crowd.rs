@@ -6,12 +6,12 @@
 mod bosh;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use megaphone_core::link::messages::{Head, MESSAGE_HEADER, header};
-use megaphone_core::link::{CloseReason, Frame, Kind, Open};
+use megaphone_core::link::{CloseReason, ErrorCode, Frame, Kind, Open};
 
 use crate::million::login::{self, Login, Said};
 use crate::million::user::{Names, Phase, SLOTS, Slot, User};
@@ -43,6 +43,8 @@ pub enum Event {
     Message(u32, String),
     /// Nothing of it is left.
     Gone(Duration),
+    /// It did not get in: the other end has no room for more connections, and says why.
+    NoRoom(String),
 }
 
 /// All users.
@@ -62,6 +64,8 @@ pub struct Crowd {
     early: HashMap<u32, Vec<u8>>,
     /// Stanzas that wait for a connection.
     waiting: HashMap<u32, String>,
+    /// Those for whom there was no room.
+    absent: HashSet<u32>,
     /// Requests that were sent.
     pub requests: u64,
 }
@@ -80,6 +84,7 @@ impl Crowd {
             partial: HashMap::new(),
             early: HashMap::new(),
             waiting: HashMap::new(),
+            absent: HashSet::new(),
             requests: 0,
         }
     }
@@ -94,6 +99,12 @@ impl Crowd {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
+    }
+
+    /// Those of them for whom there was no room.
+    #[must_use]
+    pub fn absent(&self) -> &HashSet<u32> {
+        &self.absent
     }
 
     /// How many log in or leave at the moment.
@@ -210,7 +221,17 @@ impl Crowd {
                 let (user, slot) = place(id);
                 self.closed(user, slot, reason, out, events).map_err(|reason| (user, reason))
             }
-            Frame::Error { id, text, .. } => Err((place(id).0, text.to_owned())),
+            Frame::Error { id, code, text } => {
+                let user = place(id).0;
+                if code != ErrorCode::Limit || self.logins.remove(&user).is_none() {
+                    return Err((user, text.to_owned()));
+                }
+                let at = &mut self.users[user as usize];
+                (at.phase, at.slots) = (Phase::Gone, [Slot::Closed; SLOTS]);
+                self.absent.insert(user);
+                events.push(Event::NoRoom(text.to_owned()));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -242,7 +263,7 @@ impl Crowd {
         let at = self.users.get_mut(user as usize).ok_or("there is no such user")?;
         let may = at.phase == Phase::Leaving || (self.settings.bosh && at.slots[slot] == Slot::Free);
         if !may {
-            return Err(format!("ejabberd closed its connection, {:?}: {reason:?}", at.slots[slot]));
+            return Err(format!("its connection was closed, {:?}: {reason:?}", at.slots[slot]));
         }
         if std::mem::replace(&mut at.slots[slot], Slot::Closed) != Slot::Closing {
             Frame::Close { id, reason: CloseReason::Normal }.encode(out);
@@ -373,5 +394,45 @@ fn stanza(user: u32, element: &Element, events: &mut Vec<Event>) -> Result<(), S
         }
         "presence" => Ok(()),
         other => Err(format!("<{other}> was not expected")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crowd() -> Crowd {
+        let settings = Settings {
+            bosh: false,
+            domain: "localhost".to_owned(),
+            path: String::new(),
+            wait: 60,
+            users: 2,
+            links: 1,
+        };
+        let mut crowd = Crowd::new(settings);
+        let user = crowd.add();
+        crowd.begin(user, 1, &mut Vec::new()).expect("it can");
+        crowd
+    }
+
+    #[test]
+    fn who_finds_no_room_is_absent_and_not_lost() {
+        let mut crowd = crowd();
+        let mut events = Vec::new();
+        let full = || Frame::Error { id: 1, code: ErrorCode::Limit, text: "out of descriptors" };
+        crowd.take(0, full(), &mut Vec::new(), &mut events).expect("taken");
+        assert_eq!(events, [Event::NoRoom("out of descriptors".to_owned())]);
+        assert_eq!((crowd.len(), crowd.under_way()), (1, 0));
+        assert!(crowd.absent().contains(&0));
+        // The same once more, of one who is not logging in, is not a matter of room.
+        assert!(crowd.take(0, full(), &mut Vec::new(), &mut events).is_err());
+    }
+
+    #[test]
+    fn any_other_error_is_a_lost_user() {
+        let frame = Frame::Error { id: 1, code: ErrorCode::Other, text: "the connection broke" };
+        let lost = crowd().take(0, frame, &mut Vec::new(), &mut Vec::new());
+        assert_eq!(lost, Err((0, "the connection broke".to_owned())));
     }
 }

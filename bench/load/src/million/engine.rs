@@ -39,8 +39,8 @@ const GRACE: Duration = Duration::from_secs(30);
 /// What is to be done.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where ejabberd is.
-    pub target: Target,
+    /// Where ejabberd is, or what plays it: links go there by turns.
+    pub targets: Vec<Target>,
     /// What users do.
     pub crowd: crowd::Settings,
     /// Users who come in a second.
@@ -61,6 +61,8 @@ pub enum Command {
         /// For so long.
         duration: Duration,
     },
+    /// No more users log in than have begun to.
+    Enough,
     /// All users leave.
     Leave {
         /// So many a second.
@@ -83,9 +85,10 @@ impl Command {
                 per_second: line.number("messages_per_second")?,
                 duration: Duration::from_secs_f64(line.number("duration")?),
             }),
+            "enough" => Ok(Self::Enough),
             "leave" => Ok(Self::Leave { per_second: line.number("per_second")? }),
             "stop" => Ok(Self::Stop),
-            word => Err(format!("`{word}` is no command: chat, leave, stop")),
+            word => Err(format!("`{word}` is no command: enough, chat, leave, stop")),
         }
     }
 }
@@ -112,6 +115,10 @@ pub struct Engine {
     pace: Pace,
     began: Instant,
     random: Random,
+    /// How many users there are to be.
+    wanted: usize,
+    /// Whether it was told that there is no room for more.
+    full: bool,
     online: usize,
     /// Users who have begun to leave, and who have left.
     leaving: u32,
@@ -132,12 +139,15 @@ impl Engine {
     pub fn new(settings: Settings) -> io::Result<Self> {
         let poll = Poll::new()?;
         let links: Result<_, _> = (0..settings.crowd.links)
-            .map(|at| Link::connect(&settings.target, poll.registry(), Token(at)))
+            .zip(settings.targets.iter().cycle())
+            .map(|(at, target)| Link::connect(target, poll.registry(), Token(at)))
             .collect();
         let now = Instant::now();
         Ok(Self {
             crowd: Crowd::new(settings.crowd.clone()),
             pace: Pace::new(settings.pace, settings.at_once, LOGIN_WITHIN, now),
+            wanted: settings.crowd.users,
+            full: false,
             settings,
             poll,
             links: links?,
@@ -174,6 +184,7 @@ impl Engine {
         loop {
             match commands.try_recv() {
                 Ok(Command::Chat { per_second, duration }) => self.chat(per_second, duration)?,
+                Ok(Command::Enough) => self.enough(),
                 Ok(Command::Leave { per_second }) => self.leave(per_second)?,
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     tell(&json!({"event": "stopped"}));
@@ -244,6 +255,7 @@ impl Engine {
             match event {
                 Event::Online(time) => self.came_online(time),
                 Event::Gone(time) => self.has_gone(time),
+                Event::NoRoom(reason) => self.no_room(&reason),
                 Event::Message(user, text) => match &mut self.phase {
                     Phase::Chat(chat) => {
                         chat.arrived(user, &text).map_err(|reason| failed_at(Some(user), &reason))?;
@@ -259,7 +271,7 @@ impl Engine {
 
     /// When the next user may come.
     fn come(&self) -> Option<Instant> {
-        let may = self.greeted == self.links.len() && self.crowd.len() < self.settings.crowd.users;
+        let may = self.greeted == self.links.len() && self.crowd.len() < self.wanted;
         if may { self.pace.due(self.crowd.under_way()) } else { None }
     }
 
@@ -277,7 +289,25 @@ impl Engine {
     fn came_online(&mut self, time: Duration) {
         self.online += 1;
         self.done(time);
-        if self.online == self.settings.crowd.users {
+        self.all_are_online();
+    }
+
+    /// The other end takes no more: those who are there go on, and no more come.
+    fn no_room(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.full, true) {
+            tell(&json!({"event": "full", "users": self.online, "reason": reason}));
+        }
+        self.enough();
+    }
+
+    fn enough(&mut self) {
+        self.wanted = self.wanted.min(self.crowd.len());
+        self.all_are_online();
+    }
+
+    fn all_are_online(&mut self) {
+        let expected = self.wanted - self.crowd.absent().len();
+        if matches!(self.phase, Phase::Login) && self.online == expected {
             self.progress(Instant::now());
             let seconds = self.began.elapsed().as_secs_f64();
             tell(&json!({
@@ -328,7 +358,8 @@ impl Engine {
         if !matches!(self.phase, Phase::Idle) || self.gone > 0 || self.online < 2 {
             return Err("chat needs two users, all of them online and not yet talking".to_owned());
         }
-        let chat = Chat::new(self.online, per_second, duration, self.random.draw());
+        let absent = self.crowd.absent().clone();
+        let chat = Chat::new(self.crowd.len(), absent, per_second, duration, self.random.draw());
         self.phase = Phase::Chat(Box::new(chat));
         Ok(())
     }
@@ -380,6 +411,9 @@ impl Engine {
             self.pace.take(Instant::now());
             let user = self.leaving;
             self.leaving += 1;
+            if self.crowd.absent().contains(&user) {
+                continue;
+            }
             let out = self.links[self.crowd.link(user)].output();
             self.crowd.leave(user, out).map_err(|reason| failed_at(Some(user), &reason))?;
         }
@@ -424,6 +458,7 @@ mod tests {
         let chat = Command::Chat { per_second: 5.0, duration: Duration::from_secs(2) };
         assert_eq!(Command::read(r#"chat {"messages_per_second": 5, "duration": 2}"#), Ok(chat));
         assert_eq!(Command::read(r#"leave {"per_second": 500}"#), Ok(Command::Leave { per_second: 500.0 }));
+        assert_eq!(Command::read("enough"), Ok(Command::Enough));
         assert_eq!(Command::read(" stop "), Ok(Command::Stop));
         for wrong in ["", "chat", "leave {\"per_second\":0}", "leave {", "go"] {
             assert!(Command::read(wrong).is_err(), "{wrong}");

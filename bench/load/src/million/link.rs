@@ -1,4 +1,4 @@
-//! One link to ejabberd, as a connection manager has it.
+//! One link, as a connection manager has it to ejabberd, or the other end of it.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,8 +11,8 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-/// Bytes that ejabberd may send each user before it is granted more: so many that none has to be. How much it really has
-/// waiting for a user is bounded by what it is asked.
+/// Bytes that the other end may send each user before it is granted more: so many that none has to be. How much it really
+/// has waiting for a user is bounded by what it is asked.
 const WINDOW: u32 = 1 << 30;
 
 /// Reads at once; what is left is read after others had their turn.
@@ -69,7 +69,7 @@ impl Link {
     ///
     /// When nobody listens there.
     pub fn connect(target: &Target, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut socket: Box<dyn Socket> = match target {
+        let socket: Box<dyn Socket> = match target {
             Target::Tcp(address) => {
                 let stream = std::net::TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;
@@ -82,9 +82,22 @@ impl Link {
                 Box::new(UnixStream::from_std(stream))
             }
         };
+        Self::new(socket, Role::Ecm, registry, token)
+    }
+
+    /// Is ejabberd's end for who has connected, and greets; it takes WebSockets.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to watch it.
+    pub fn accepted(stream: UnixStream, registry: &Registry, token: Token) -> io::Result<Self> {
+        Self::new(Box::new(stream), Role::Ejabberd, registry, token)
+    }
+
+    fn new(mut socket: Box<dyn Socket>, role: Role, registry: &Registry, token: Token) -> io::Result<Self> {
         registry.register(&mut *socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        let hello =
-            Hello { role: Role::Ecm, features: Hello::CREDIT, window: WINDOW, name: "megaphone-million" };
+        let xmpp = if role == Role::Ejabberd { Hello::XMPP } else { 0 };
+        let hello = Hello { role, features: Hello::CREDIT | xmpp, window: WINDOW, name: "megaphone-million" };
         let handshake = Handshake::new(hello, None);
         let decoder = handshake.decoder();
         let mut output = Vec::new();
@@ -129,7 +142,7 @@ impl Link {
     ) -> Result<(), String> {
         for _ in 0..READS {
             let count = match self.socket.read(&mut self.buffer) {
-                Ok(0) => return Err("ejabberd closed a link".to_owned()),
+                Ok(0) => return Err("the other end closed a link".to_owned()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -142,7 +155,9 @@ impl Link {
             while let Some(frame) = self.decoder.next().map_err(|error| error.to_string())? {
                 match frame {
                     Frame::Ping(bytes) => Frame::Pong(bytes).encode(&mut self.output),
-                    Frame::Error { id: 0, text, .. } => return Err(format!("ejabberd ends a link: {text}")),
+                    Frame::Error { id: 0, text, .. } => {
+                        return Err(format!("the other end ends a link: {text}"));
+                    }
                     Frame::Hello(hello) => {
                         self.handshake.hello(&hello).map_err(|error| error.to_string())?;
                         take(frame, &mut self.output)?;
