@@ -29,9 +29,10 @@
 -define(CLOSING_TIMEOUT, 2000).
 %% The most bytes that one message brings.
 -define(READ_BUFFER, 65536).
-%% So many of them come before the socket has to be asked again, which takes longer than to handle a stanza. Before a link is
-%% open, and when it ends, each is asked for.
--define(READS, 16).
+%% So many of them may come, and the socket is asked for more when half of them have: to ask takes longer than to handle a stanza,
+%% and while it never has to stop schedulers wait for it themselves, without a thread that wakes them. Before a link is open, and
+%% when it ends, each message is asked for.
+-define(READS, 32).
 
 -type phase() :: handover | opening | refusing | open | flushing | lingering.
 -type stop_reason() ::
@@ -62,6 +63,8 @@
     sender :: pid() | undefined,
     reason :: stop_reason() | undefined,
     complained = false :: boolean(),
+    %% Messages that may still come of an open link.
+    reads = 0 :: non_neg_integer(),
     %% Looks at the link since something last came from it.
     silence = 0 :: non_neg_integer()
 }).
@@ -129,8 +132,6 @@ handle_cast(_Other, State) ->
     {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> step().
-handle_info(read, #state{phase = open} = State) ->
-    activate(?READS, State);
 handle_info(listen, #state{phase = open} = State) ->
     silence(State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
@@ -147,13 +148,14 @@ handle_info(Message, #state{transport = Transport} = State) ->
     socket_says(megaphone_transport:received(Transport, Message), State).
 
 -spec socket_says({data, binary()} | passive | closed | {error, term()} | no, #state{}) -> step().
-socket_says({data, Data}, #state{phase = Phase} = State) when Phase =:= open; Phase =:= opening ->
-    input(Data, State#state{silence = 0});
+socket_says({data, Data}, #state{phase = open, reads = Reads} = State) ->
+    input(Data, State#state{silence = 0, reads = Reads - 1});
+socket_says({data, Data}, #state{phase = opening} = State) ->
+    input(Data, State);
 socket_says({data, _Data}, State) ->
     read_on(State);
-socket_says(passive, #state{phase = open} = State) ->
-    activate(?READS, State);
 socket_says(passive, State) ->
+    %% If it was asked for more since, there is nothing to do.
     read_on(State);
 socket_says(closed, State) ->
     finish(peer_closed, State);
@@ -259,7 +261,6 @@ start_sender(#state{socket = Socket, transport = Transport, link = Link, peer = 
 opened(#state{number = Number, peer = Peer} = State) ->
     ok = megaphone_gate:passed(self()),
     ?LOG_INFO("megaphone: link ~b from ~ts opened", [Number, Peer]),
-    self() ! read,
     _ = erlang:send_after(millis(link_ping), self(), listen),
     State#state{phase = open}.
 
@@ -291,8 +292,10 @@ format_address(_) ->
 %% ---- reading -------------------------------------------------------------------------------------------------
 
 -spec read_on(#state{}) -> step().
-read_on(#state{phase = open} = State) ->
+read_on(#state{phase = open, reads = Reads} = State) when Reads > ?READS div 2 ->
     {noreply, State};
+read_on(#state{phase = open, reads = Reads} = State) ->
+    activate(?READS - Reads, State#state{reads = ?READS});
 read_on(State) ->
     activate(once, State).
 
