@@ -17,6 +17,10 @@
 %% Client sessions of each kind that are asked for their memory: less than half a second. When there are more their mean is taken for all.
 -define(ASKED, 100000).
 
+%% Whose commands ejabberd takes them for. Of this module it wants to know in its help (`ejabberdctl help NAME', and wherever the
+%% number of arguments is wrong) whether it is a gen_mod; 23.01 fails there with one that declares no behaviour at all, as mod_megaphone.
+-define(DEFINER, megaphone).
+
 -type outcome() :: {ok, iodata()} | {error, not_exists, pos_integer(), string()}.
 
 %% Codes of errors, which are exit codes of ejabberdctl as well.
@@ -31,7 +35,7 @@ register() ->
         {ok, []} ->
             ok;
         {ok, Records} ->
-            ejabberd_commands:register_commands(mod_megaphone, Records);
+            ejabberd_commands:register_commands(?DEFINER, Records);
         {error, Why} ->
             ?LOG_ERROR("mod_megaphone: there are no commands, this version of ejabberd is not known well enough: ~ts", [Why])
     end.

@@ -20,7 +20,7 @@
 
 %% ---- connection managers ---------------------------------------------------------------------------------------
 
-%% Starts one at a free port of 127.0.0.1, and waits until it is linked to the listener at `Server'.
+%% Starts one at a free port of 127.0.0.1, and waits until it is linked to the listener at `Server'. When that fails none is left.
 -spec start(address()) -> ecm().
 start({Ip, Port}) ->
     Arguments = [binary(), "--listen", "127.0.0.1:0", "--server", inet:ntoa(Ip) ++ ":" ++ integer_to_list(Port)],
@@ -32,10 +32,23 @@ start({Ip, Port}) ->
         keep(Shell, Self, [])
     end),
     {ecm_log, Keeper, <<"pid ", Pid/binary>>} = expect(Keeper, "^pid "),
+    Started = #{keeper => Keeper, pid => binary_to_list(Pid)},
+    try
+        Started#{address => ready(Keeper)}
+    catch
+        %% Nobody else knows of it and could stop it: it would be in the way of all that comes later.
+        Class:Reason:Stack ->
+            ok = stop(Started),
+            erlang:raise(Class, Reason, Stack)
+    end.
+
+%% When its link is up: where clients find it.
+-spec ready(pid()) -> address().
+ready(Keeper) ->
     {ecm_log, Keeper, <<"listening on 127.0.0.1:", Own/binary>>} = expect(Keeper, "^listening on "),
     _ = expect(Keeper, "link to .* up"),
     Keeper ! {tell, undefined},
-    #{keeper => Keeper, pid => binary_to_list(Pid), address => {{127, 0, 0, 1}, binary_to_integer(Own)}}.
+    {{127, 0, 0, 1}, binary_to_integer(Own)}.
 
 %% The line of its log that the pattern is found in.
 -spec expect(pid(), string()) -> {ecm_log, pid(), binary()}.
@@ -79,12 +92,12 @@ kill(#{pid := Pid} = Ecm) ->
     _ = os:cmd("kill -9 " ++ Pid),
     await_end(Ecm).
 
--spec stop(ecm()) -> ok.
+-spec stop(#{keeper := pid(), pid := string(), _ => _}) -> ok.
 stop(#{keeper := Keeper} = Ecm) ->
     Keeper ! stop,
     await_end(Ecm).
 
--spec await_end(ecm()) -> ok.
+-spec await_end(#{pid := string(), _ => _}) -> ok.
 await_end(#{pid := Pid}) ->
     megaphone_test:wait_until(fun() -> os:cmd("kill -0 " ++ Pid ++ " 2>/dev/null && echo alive") =:= "" end).
 

@@ -8,8 +8,8 @@
 -include("megaphone_test.hrl").
 
 %% In the test.
--export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, arguments/0]).
--export([listener/3, unix_listener/1, unix_listener/2, handlers/0, write_config/2, change_config/3, socket_file/1, delete_socket/1]).
+-export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, version/0, arguments/0]).
+-export([listener/3, own_address/0, unix_listener/1, unix_listener/2, handlers/0, write_config/2, change_config/3, socket_file/1, delete_socket/1]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
 -export_type([node_info/0]).
@@ -54,10 +54,7 @@ start_in(Own, More) ->
 %% Arguments for so many nodes that find each other without a daemon: they have addresses of their own and one port.
 -spec cluster_names(pos_integer()) -> [[string()]].
 cluster_names(Count) ->
-    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Number} = inet:port(Socket),
-    ok = gen_tcp:close(Socket),
-    Port = integer_to_list(Number),
+    Port = integer_to_list(free_port({127, 0, 0, 1})),
     Cookie = integer_to_list(rand:uniform(1 bsl 62), 36),
     [
         [
@@ -68,6 +65,14 @@ cluster_names(Count) ->
         ]
      || N <- lists:seq(1, Count)
     ].
+
+%% A port that is free at this address now.
+-spec free_port(inet:ip_address()) -> inet:port_number().
+free_port(Ip) ->
+    {ok, Socket} = gen_tcp:listen(0, [{ip, Ip}]),
+    {ok, Port} = inet:port(Socket),
+    ok = gen_tcp:close(Socket),
+    Port.
 
 -spec stop(node_info()) -> ok.
 stop(#{peer := Peer} = Node) ->
@@ -141,16 +146,25 @@ log(#{dir := Dir}) ->
 %% ---- configuration ---------------------------------------------------------------------------------------------
 
 %% A listener as YAML: its number gives it its address. `More' are further options, a line each.
--spec listener(atom(), pos_integer() | inet:ip_address(), [iodata()]) -> iodata().
+-spec listener(atom(), pos_integer() | inet:ip_address() | address(), [iodata()]) -> iodata().
 listener(Module, Number, More) when is_integer(Number) ->
     listener(Module, {127, 0, 0, Number}, More);
-listener(Module, Ip, More) ->
+listener(Module, {Ip, Port}, More) ->
     [
-        io_lib:format("- port: 0~n  ip: \"~s\"~n  module: ~s~n", [inet:ntoa(Ip), Module]),
+        io_lib:format("- port: ~b~n  ip: \"~s\"~n  module: ~s~n", [Port, inet:ntoa(Ip), Module]),
         [["  ", Option, "\n"] || Option <- More]
-    ].
+    ];
+listener(Module, Ip, More) ->
+    listener(Module, {Ip, 0}, More).
 
-%% The same at a unix-domain socket.
+%% An address and a port for a listener that is the same one after a restart: nobody else here has that address, so the port stays free
+%% meanwhile.
+-spec own_address() -> address().
+own_address() ->
+    Ip = {127, rand:uniform(254), rand:uniform(254), rand:uniform(254)},
+    {Ip, free_port(Ip)}.
+
+%% A listener at a unix-domain socket.
 -spec unix_listener(file:filename()) -> iodata().
 unix_listener(File) ->
     unix_listener(File, []).
@@ -235,6 +249,14 @@ ejabberd_libs() ->
         [Libs | _] -> Libs;
         [] -> error("ejabberd was not found; `make setup' installs it, or EJABBERD_LIBS names the directory that holds ejabberd-VERSION")
     end.
+
+%% Of that ejabberd, as upstream counts: [23, 1].
+-spec version() -> [non_neg_integer()].
+version() ->
+    [File | _] = filelib:wildcard(filename:join(ejabberd_libs(), "ejabberd-*/ebin/ejabberd.app")),
+    {ok, [{application, ejabberd, Keys}]} = file:consult(File),
+    [Upstream | _] = string:split(proplists:get_value(vsn, Keys), "-"),
+    [list_to_integer(Part) || Part <- string:lexemes(Upstream, ".")].
 
 %% Of the emulator: Megaphone and these helpers on its path; no name is looked up anywhere but in files.
 -spec arguments() -> [string()].

@@ -64,10 +64,13 @@ init_per_testcase(_Case, Config) ->
     Ecm = megaphone_test_ecm:start(address(node_of(Config), megaphone)),
     [{ecm, Ecm} | Config].
 
-%% BOSH sessions would outlive their clients for a while: those end themselves.
+%% BOSH sessions would outlive their clients for a while: those end themselves. The manager ends whatever became of them.
 end_per_testcase(_Case, Config) ->
-    _ = [megaphone_test_http:bosh_end(Socket, Sid, Rid) || {{bosh, Socket}, {Sid, Rid}} <- get()],
-    ok = megaphone_test_ecm:stop(proplists:get_value(ecm, Config)),
+    try
+        _ = [megaphone_test_http:bosh_end(Socket, Sid, Rid) || {{bosh, Socket}, {Sid, Rid}} <- get()]
+    after
+        ok = megaphone_test_ecm:stop(proplists:get_value(ecm, Config))
+    end,
     megaphone_test:finish_case(Config, fun() ->
         ok = wait_until(fun() -> sessions(Config) =:= 0 andalso call(node_of(Config), ?MODULE, owners, []) =:= [] end),
         megaphone_test_node:assert_quiet(node_of(Config))
