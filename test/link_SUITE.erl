@@ -24,6 +24,7 @@ all() ->
         largest_of_everything_is_taken,
         input_in_single_bytes,
         pings_are_answered,
+        who_reads_slowly_is_given_no_more_than_asked_for,
         a_silent_peer_is_given_up,
         peer_that_does_not_read_is_cut_off,
         frames_that_mean_nothing_are_ignored,
@@ -216,6 +217,42 @@ pings_are_answered(Config) ->
     ok = send(Link, Pings),
     ?assertEqual([{pong, Bytes} || {ping, Bytes} <- Pings], [next(Link) || _ <- Pings]),
     ok = disconnect(Link).
+
+who_reads_slowly_is_given_no_more_than_asked_for(Config) ->
+    %% While the process that reads a link stands still, its socket gives it 32 messages at most, and keeps the rest; nothing is lost
+    %% by that, however often it happens.
+    Node = proplists:get_value(node, Config),
+    Link = connect(proplists:get_value(address, Config)),
+    ok = send(Link, {ping, <<0:64>>}),
+    {pong, <<0:64>>} = next(Link),
+    Receiver = receiver(Config, Link),
+    lists:foreach(
+        fun(Round) ->
+            ok = call(Node, sys, suspend, [Receiver]),
+            Sent = until_it_stops(Node, Receiver, Link, Round, 1),
+            ?assert(length(waiting(Node, Receiver, tcp)) =< 32),
+            More = lists:seq(Sent + 1, Sent + 10),
+            [ok = send(Link, {ping, <<Round:32, N:32>>}) || N <- More],
+            ok = call(Node, sys, resume, [Receiver]),
+            [?assertEqual({pong, <<Round:32, N:32>>}, next(Link)) || N <- lists:seq(1, Sent) ++ More]
+        end,
+        lists:seq(1, 5)
+    ),
+    ok = disconnect(Link).
+
+%% Sends one message after the other, until the socket has stopped: how many they were.
+until_it_stops(Node, Receiver, Link, Round, N) ->
+    ok = send(Link, {ping, <<Round:32, N:32>>}),
+    HasStopped = fun() -> waiting(Node, Receiver, tcp_passive) =/= [] end,
+    wait_until(fun() -> length(waiting(Node, Receiver, tcp)) =:= N orelse HasStopped() end),
+    case HasStopped() of
+        true -> N;
+        false -> until_it_stops(Node, Receiver, Link, Round, N + 1)
+    end.
+
+waiting(Node, Receiver, Tag) ->
+    {messages, Messages} = call(Node, erlang, process_info, [Receiver, messages]),
+    [Tag || Message <- Messages, element(1, Message) =:= Tag].
 
 a_silent_peer_is_given_up(Config) ->
     %% A peer that answers pings may say nothing else; one that does not even answer is given up, with all its clients.
