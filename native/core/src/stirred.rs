@@ -1,7 +1,8 @@
 //! Who was busy a while ago and is not any more, found without a look at all who are idle.
 //!
-//! To give back the memory of somebody idle takes processor time, and when he is called he needs it again. So one who is called back soon has to be quiet for longer the next time before he counts as idle: twice as long each
-//! time, until a pause was a long one. Who talks keeps his memory, who has left gives it back at once.
+//! To give back the memory of somebody idle takes processor time, and when he is called he needs it again. So one who is called
+//! back soon has to be quiet for longer the next time before he counts as idle: twice as long each time, until a pause was a long
+//! one. Who talks keeps his memory, who has left gives it back at once.
 
 use std::collections::VecDeque;
 
