@@ -35,52 +35,52 @@
 %% @doc Bytes in the slabs that connections are made of; 0 where that may not be read.
 -spec sockets() -> non_neg_integer().
 sockets() ->
-    case file:read_file("/proc/slabinfo") of
-        {ok, Text} ->
-            Lines = [binary:split(Line, <<" ">>, [global, trim_all]) || Line <- binary:split(Text, <<"\n">>, [global])],
-            lists:sum([
-                binary_to_integer(Active) * binary_to_integer(Size)
-             || [Name, Active, _All, Size | _] <- Lines, lists:member(Name, ?SLABS)
-            ]);
-        {error, _} ->
-            0
-    end.
+    lists:sum([
+        binary_to_integer(Active) * binary_to_integer(Size)
+     || [Name, Active, _All, Size | _] <- slabs(), lists:member(Name, ?SLABS)
+    ]).
 
 -spec snapshot() -> snapshot().
 snapshot() ->
-    #{
-        sockets => sockets(),
-        slab => number("/proc/meminfo", "^Slab:\\s+(\\d+)") * 1024,
-        tcp => number("/proc/net/sockstat", "^TCP: inuse (\\d+)"),
-        tcp_buffers => number("/proc/net/sockstat", "^TCP: .* mem (\\d+)") * ?PAGE
-    }.
+    (counters())#{sockets => sockets()}.
 
 %% @doc All of the kernel's memory: what is left of the machine's when what is free, of processes, and of files is taken away. So
 %% nothing can hide in it that no counter tells of.
 -spec memory() -> memory().
 memory() ->
-    Bytes = fun(Name) -> number("/proc/meminfo", ["^", Name, ":\\s+(\\d+)"]) * 1024 end,
-    #{
-        all => Bytes("MemTotal") - lists:sum([Bytes(Name) || Name <- ["MemFree", "Buffers", "Cached", "AnonPages"]]),
-        slab => Bytes("Slab"),
-        tcp_buffers => number("/proc/net/sockstat", "^TCP: .* mem (\\d+)") * ?PAGE,
-        tcp => number("/proc/net/sockstat", "^TCP: inuse (\\d+)"),
-        available => Bytes("MemAvailable")
+    (counters())#{
+        all => meminfo("MemTotal") - lists:sum([meminfo(Name) || Name <- ["MemFree", "Buffers", "Cached", "AnonPages"]]),
+        available => meminfo("MemAvailable")
     }.
 
 %% @doc Its slab caches; none where they may not be read.
 -spec caches() -> caches().
 caches() ->
+    maps:from_list([
+        {Name, {binary_to_integer(Active), binary_to_integer(All) div binary_to_integer(PerSlab) * binary_to_integer(Pages) * ?PAGE}}
+     || [Name, Active, All, _Size, PerSlab, Pages, <<":">> | _] <- slabs()
+    ]).
+
+%% The words of each line about slabs; none where they may not be read.
+-spec slabs() -> [[binary()]].
+slabs() ->
     case file:read_file("/proc/slabinfo") of
-        {ok, Text} ->
-            Lines = [binary:split(Line, <<" ">>, [global, trim_all]) || Line <- binary:split(Text, <<"\n">>, [global])],
-            maps:from_list([
-                {Name, {binary_to_integer(Active), binary_to_integer(All) div binary_to_integer(PerSlab) * binary_to_integer(Pages) * ?PAGE}}
-             || [Name, Active, All, _Size, PerSlab, Pages, <<":">> | _] <- Lines
-            ]);
-        {error, _} ->
-            #{}
+        {ok, Text} -> [binary:split(Line, <<" ">>, [global, trim_all]) || Line <- binary:split(Text, <<"\n">>, [global])];
+        {error, _} -> []
     end.
+
+-spec counters() -> #{slab := non_neg_integer(), tcp := non_neg_integer(), tcp_buffers := non_neg_integer()}.
+counters() ->
+    #{
+        slab => meminfo("Slab"),
+        tcp => number("/proc/net/sockstat", "^TCP: inuse (\\d+)"),
+        tcp_buffers => number("/proc/net/sockstat", "^TCP: .* mem (\\d+)") * ?PAGE
+    }.
+
+%% Bytes.
+-spec meminfo(string()) -> non_neg_integer().
+meminfo(Name) ->
+    number("/proc/meminfo", ["^", Name, ":\\s+(\\d+)"]) * 1024.
 
 %% @doc Bytes of the tables that map the memory of a process.
 -spec page_tables(pos_integer()) -> non_neg_integer().
