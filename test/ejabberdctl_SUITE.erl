@@ -70,7 +70,7 @@ from_a_link_to_a_closed_connection(Config) ->
     Known = rows(["megaphone_connection", Id], Config),
     ?assertEqual([], [{"id", Id}, {"kind", "xmpp"}, {"client", Client}, {"link", Link}, {"owner", Owner}] -- [{Name, Value} || [Name, Value] <- Known]),
     ?assertEqual({0, "connection " ++ Id ++ " is closed"}, ctl(["megaphone_close", Id], Config)),
-    ok = closed(Socket),
+    ok = megaphone_test_http:closed(Socket),
     Unknown = {10, "Error: not_exists: there is no connection " ++ Id ++ " (any more)"},
     ?assertEqual([Unknown, Unknown], all([["megaphone_close", Id], ["megaphone_connection", Id]], Config)),
     ?assertEqual({0, ""}, ctl(["megaphone_connections", Link, "0", "10"], Config)).
@@ -190,9 +190,3 @@ websocket(Config) ->
     {Socket, _} = megaphone_test_http:connect(Port, {127, 0, 0, 1}),
     _Jid = megaphone_test_http:websocket_login(Socket),
     Socket.
-
-closed(Socket) ->
-    case gen_tcp:recv(Socket, 0, ?DEADLINE) of
-        {ok, _} -> closed(Socket);
-        {error, closed} -> ok
-    end.

@@ -4,7 +4,7 @@
 
 -include("megaphone_test.hrl").
 
--export([connect/2, post/3, send/3, read/1, bosh_login/1, bosh_login/2, bosh/4, bosh_send/5, bosh_end/3, websocket_login/1, text/2, until/2]).
+-export([closed/1, connect/2, post/3, send/3, read/1, bosh_login/1, bosh_login/2, bosh/4, bosh_send/5, bosh_end/3, websocket_login/1, text/2, until/2]).
 
 -define(STREAM, "xmlns:xmpp='urn:xmpp:xbosh'").
 -define(HTTPBIND, "xmlns='http://jabber.org/protocol/httpbind'").
@@ -143,4 +143,12 @@ until(Socket, Wanted) ->
     case binary:match(Text, list_to_binary(Wanted)) of
         nomatch -> until(Socket, Wanted);
         _ -> Text
+    end.
+
+%% Waits until the other end has closed; what comes before is read away.
+-spec closed(gen_tcp:socket()) -> ok.
+closed(Socket) ->
+    case gen_tcp:recv(Socket, 0, ?DEADLINE) of
+        {ok, _} -> closed(Socket);
+        {error, closed} -> ok
     end.

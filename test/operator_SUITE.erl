@@ -159,7 +159,7 @@ a_connection_is_closed(Config) ->
     {Other, Jid} = websocket(Config),
     {Said, 0} = ctl(["megaphone_close", Id], Config),
     ?assertEqual("connection " ++ Id ++ " is closed", Said),
-    ok = closed(Socket),
+    ok = megaphone_test_http:closed(Socket),
     ok = wait_until(fun() -> sessions(Config) =:= 1 end),
     ok = ask(Other, Jid),
     ?assertMatch({"Error: not_exists: there is no connection " ++ _, 10}, ctl(["megaphone_close", Id], Config)),
@@ -437,11 +437,6 @@ ask(Socket, Jid) ->
     _ = megaphone_test_http:until(Socket, "asked"),
     ok.
 
-closed(Socket) ->
-    case gen_tcp:recv(Socket, 0, ?DEADLINE) of
-        {ok, _} -> closed(Socket);
-        {error, closed} -> ok
-    end.
 
 get(Path, Fields, Config) -> request("GET", Path, Fields, "", Config).
 
