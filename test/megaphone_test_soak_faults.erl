@@ -2,7 +2,7 @@
 %% between them. (When they meet the messages is never the same twice.)
 -module(megaphone_test_soak_faults).
 
--export([new/2, run/4]).
+-export([new/2, run/4, each_once/2]).
 -export_type([faults/0, phase/0]).
 
 -record(faults, {
@@ -14,9 +14,12 @@
 %% Whether nodes are killed: none in the load that all is compared with; both; or the second one alone, so that the
 %% first one has a long life to show at the end.
 -type phase() :: warm_up | both_nodes | second_node.
+-type tell() :: fun((atom()) -> term()).
 
 %% Milliseconds between two faults, at most. A client that has to wait waits for 8 s.
 -define(PAUSE, 5000).
+%% The same where each comes once.
+-define(SHORT_PAUSE, 1500).
 %% How often one is drawn.
 -define(KINDS, [
     {link_cut, 5}, {link_stalls, 4}, {link_refused, 4}, {ecm_killed, 4}, {ecm_stands_still, 2}, {node_killed, 2}, {client_vanishes, 2},
@@ -28,9 +31,21 @@ new(Crowd, Seed) ->
     #faults{rand = rand:seed_s(exsss, Seed), crowd = Crowd}.
 
 %% Makes faults for so many milliseconds, and gives how many there were of each; `Tell' is called for each.
--spec run(faults(), phase(), pos_integer(), fun((atom()) -> term())) -> {faults(), #{atom() => pos_integer()}}.
+-spec run(faults(), phase(), pos_integer(), tell()) -> {faults(), #{atom() => pos_integer()}}.
 run(Faults, Phase, Time, Tell) ->
     until(Faults, Phase, erlang:monotonic_time(millisecond) + Time, Tell).
+
+%% Makes one fault of each kind, in an order that is drawn too; the rest as run/4.
+-spec each_once(faults(), tell()) -> {faults(), #{atom() => pos_integer()}}.
+each_once(Faults, Tell) -> in_some_order([Kind || {Kind, _} <- ?KINDS], Faults, Tell).
+
+in_some_order([], #faults{counts = Counts} = Faults, _Tell) ->
+    {Faults, Counts};
+in_some_order(Kinds, Faults0, Tell) ->
+    {Kind, Faults1} = one_of(Kinds, Faults0),
+    {Pause, Faults} = uniform(?SHORT_PAUSE, Faults1),
+    receive after Pause -> ok end,
+    in_some_order(lists:delete(Kind, Kinds), made(Kind, both_nodes, Faults, Tell), Tell).
 
 until(#faults{counts = Counts} = Faults0, Phase, End, Tell) ->
     {Pause, Faults1} = uniform(?PAUSE, Faults0),
@@ -39,14 +54,17 @@ until(#faults{counts = Counts} = Faults0, Phase, End, Tell) ->
         true ->
             receive after Pause -> ok end,
             {Kind, Faults2} = kind(Phase, Faults1),
-            Faults3 = fault(Kind, Phase, Faults2),
-            _ = Tell(Kind),
-            Counted = maps:update_with(Kind, fun(Count) -> Count + 1 end, 1, Faults3#faults.counts),
-            until(Faults3#faults{counts = Counted}, Phase, End, Tell);
+            until(made(Kind, Phase, Faults2, Tell), Phase, End, Tell);
         false ->
             receive after max(0, Left) -> ok end,
             {Faults1, Counts}
     end.
+
+%% With this one made, counted and told.
+made(Kind, Phase, Faults0, Tell) ->
+    Faults = fault(Kind, Phase, Faults0),
+    _ = Tell(Kind),
+    Faults#faults{counts = maps:update_with(Kind, fun(Count) -> Count + 1 end, 1, Faults#faults.counts)}.
 
 uniform(N, #faults{rand = Before} = Faults) ->
     {Drawn, Rand} = rand:uniform_s(N, Before),

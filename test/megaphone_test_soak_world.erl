@@ -11,7 +11,7 @@
 -import(megaphone_test_node, [call/4]).
 
 %% In the test.
--export([start/2, stop/0, ports/0, home/1, kill_node/1, revive_node/1, kill_ecm/1, revive_ecm/1, pause_ecm/2, renew_ecm/1, reload_node/1, link/3, sample/0, quiet/0, resting/0, complaints/0]).
+-export([start/2, stop/0, ports/0, home/1, kill_node/1, revive_node/1, renew_nodes/0, kill_ecm/1, revive_ecm/1, pause_ecm/2, renew_ecm/1, reload_node/1, link/3, sample/0, quiet/0, resting/0, complaints/0]).
 %% In the node.
 -export([measure/0, light/0]).
 -export_type([place/0, sizes/0]).
@@ -52,8 +52,6 @@ start(Dir, Users) ->
     File = filename:join(Dir, "ecm.toml"),
     ok = file:write_file(File, ["[tls]\nlisten = \"127.0.0.1:0\"\n\n[[tls.certificate]]\ncertificate = \"", Certificate, "\"\nkey = \"", Key, "\"\n"]),
     put_in(ecm_file, File),
-    %% Nodes that have come back are not quite like those that have made the cluster.
-    _ = [ok = revive_node(N) || N <- ?NUMBERS, kill_node(N) =:= ok],
     _ = [put_in({ecm, E}, ecm(E, 0)) || E <- ?NUMBERS],
     ok.
 
@@ -125,6 +123,12 @@ revive_node(N) ->
     put_in({node, N}, megaphone_test_node:start_in(Own, Name)),
     ok = aim(N),
     await_cluster().
+
+%% Each once: nodes that have come back are not quite like those that have made the cluster.
+-spec renew_nodes() -> ok.
+renew_nodes() ->
+    _ = [ok = revive_node(N) || N <- ?NUMBERS, kill_node(N) =:= ok],
+    ok.
 
 %% Links find the node's listener where it is now.
 -spec aim(pos_integer()) -> ok.

@@ -6,6 +6,8 @@
 %% logged in, is what must be there at the end again. In the second half of the run the first node is spared, so that it has a
 %% long life to show.
 %%
+%% The short form, of every day, makes each fault once, and asks for all but for what memory does in the long run.
+%%
 %% MEGAPHONE_SOAK_SECONDS is for how long, and asks for it at all (`make soak': an hour), MEGAPHONE_SOAK_SEED repeats the faults of a run,
 %% MEGAPHONE_SOAK_RECORD names a directory for the report.
 -module(soak_SUITE).
@@ -37,6 +39,9 @@
 %% Of all messages so many must have been promised, and of each kind this many of all.
 -define(SHARE, 0.4).
 -define(SHARE_OF_KIND, 0.05).
+-define(PROMISED, [promised_from_bosh, promised_from_ws, promised_to_bosh, promised_to_ws, promised_between_nodes, promised_while_broken]).
+%% Of each kind, in the short form.
+-define(FEWEST, 5).
 %% Of all sessions no more may have ended because their clients gave up, or came back too late.
 -define(SHARE_GIVEN_UP, 0.1).
 %% Seconds between two lines, and between two points of the curve.
@@ -45,8 +50,10 @@
 
 suite() -> [{timetrap, {hours, 26}}].
 
-%% The oracle every day; the soak where it is asked for.
-all() -> [the_oracle_finds_what_is_wrong] ++ [soak || os:getenv("MEGAPHONE_SOAK_SECONDS") =/= false].
+%% The long form where it is asked for.
+all() ->
+    Soak = case os:getenv("MEGAPHONE_SOAK_SECONDS") of false -> each_fault_once; _ -> soak end,
+    [the_oracle_finds_what_is_wrong, Soak].
 
 init_per_suite(Config) -> Config.
 
@@ -120,18 +127,33 @@ history() ->
 
 %% ---- the soak --------------------------------------------------------------------------------------------------
 
+each_fault_once(Config) ->
+    %% Everything breaks once while all users write: what is promised arrives once and in order, nobody loses a session without a
+    %% reason, and nobody is left.
+    Seed = seed(),
+    say("each fault once, seed ~b", [Seed]),
+    ok = world(Config),
+    Run = #{counts := Counts} = phases(Seed, fun megaphone_test_soak_faults:each_once/2, none),
+    ok = megaphone_test_soak_world:quiet(),
+    Wrong = maps:get(wrong, Run) ++ [{logged, Line} || Line <- megaphone_test_soak_world:complaints()],
+    _ = [ct:log("~p", [Each]) || Each <- Wrong],
+    ct:log("~p", [maps:with([faults, counts, rude], Run)]),
+    ?assertEqual([], kinds(Wrong)),
+    ?assertEqual([], [Kind || Kind <- ?PROMISED, maps:get(Kind, Counts) < ?FEWEST]),
+    ok = megaphone_test_soak_world:stop().
+
 soak(Config) ->
     %% What is promised arrives once and in order, nobody loses a session without a reason, and nothing stays behind.
     Seconds = list_to_integer(os:getenv("MEGAPHONE_SOAK_SECONDS")),
-    Seed = list_to_integer(os:getenv("MEGAPHONE_SOAK_SEED", integer_to_list(rand:uniform(1000000)))),
+    Seed = seed(),
     say("~b s, seed ~b", [Seconds, Seed]),
-    Dir = filename:join(proplists:get_value(priv_dir, Config), "soak"),
-    ok = megaphone_test_soak_world:start(Dir, [megaphone_test_soak_crowd:name(Program, User) || Program <- ?PROGRAMS, User <- lists:seq(1, ?USERS)]),
-    Warm = phases(Seed, [{warm_up, min(60, max(20, Seconds div 10))}], none),
+    ok = world(Config),
+    ok = megaphone_test_soak_world:renew_nodes(),
+    Warm = phases(Seed, timed([{warm_up, min(60, max(20, Seconds div 10))}]), none),
     Before = await_rest(fun(_) -> true end),
     say("warm: ~s", [sizes(Before)]),
     Sampler = sampler(),
-    Run = phases(Seed + 1, [{both_nodes, Seconds div 2}, {second_node, Seconds - Seconds div 2}], Sampler),
+    Run = phases(Seed + 1, timed([{both_nodes, Seconds div 2}, {second_node, Seconds - Seconds div 2}]), Sampler),
     Later = await_rest(fun(Now) -> grown(Before, Now) =:= [] end),
     Samples = samples(Sampler),
     say("then: ~s", [sizes(Later)]),
@@ -148,6 +170,18 @@ soak(Config) ->
     ?assertEqual([], kinds(Wrong)),
     ok = megaphone_test_soak_world:stop().
 
+seed() -> list_to_integer(os:getenv("MEGAPHONE_SOAK_SEED", integer_to_list(rand:uniform(1000000)))).
+
+world(Config) ->
+    Users = [megaphone_test_soak_crowd:name(Program, User) || Program <- ?PROGRAMS, User <- lists:seq(1, ?USERS)],
+    megaphone_test_soak_world:start(filename:join(proplists:get_value(priv_dir, Config), "soak"), Users).
+
+%% Faults of each of these phases for so many seconds.
+timed(Phases) ->
+    fun(New, Tell) ->
+        lists:foldl(fun({Phase, Time}, {Faults, _}) -> megaphone_test_soak_faults:run(Faults, Phase, Time * 1000, Tell) end, {New, #{}}, Phases)
+    end.
+
 %% How often what was wrong.
 kinds(Wrong) ->
     maps:to_list(lists:foldl(fun(Each, Kinds) -> maps:update_with(element(1, Each), fun(Count) -> Count + 1 end, 1, Kinds) end, #{}, Wrong)).
@@ -157,7 +191,7 @@ date_text() ->
     lists:flatten(io_lib:format("~4..0b-~2..0b-~2..0b", [Year, Month, Day])).
 
 %% Users come, write while all goes wrong, and leave; what the oracle says of it.
-phases(Seed, Phases, Sampler) ->
+phases(Seed, Trouble, Sampler) ->
     Crowd = megaphone_test_soak_crowd:start(#{
         programs => ?PROGRAMS, users => ?USERS, ports => megaphone_test_soak_world:ports(), pause => ?PAUSE, seed => Seed, password => ?PASSWORD,
         home => fun megaphone_test_soak_world:home/1
@@ -167,11 +201,7 @@ phases(Seed, Phases, Sampler) ->
     ok = megaphone_test:wait_until(fun() -> maps:get(there, megaphone_test_soak_crowd:counts(Crowd)) =:= All end, ?COMING),
     Rude = megaphone_test_soak_rude:start(megaphone_test_soak_world:ports(), ?RUDE_PAUSE, Seed),
     Watcher = watcher(Crowd, Sampler),
-    {_, Faults} = lists:foldl(
-        fun({Phase, Time}, {Faults, _}) -> megaphone_test_soak_faults:run(Faults, Phase, Time * 1000, fun(Kind) -> Watcher ! {fault, Kind} end) end,
-        {megaphone_test_soak_faults:new(Crowd, Seed), #{}},
-        Phases
-    ),
+    {_, Faults} = Trouble(megaphone_test_soak_faults:new(Crowd, Seed), fun(Kind) -> Watcher ! {fault, Kind} end),
     ok = megaphone_test_soak_rude:stop(Rude),
     _ = catch megaphone_test:wait_until(fun() -> megaphone_test_soak_crowd:missing(Crowd) =:= [] end, ?COMING),
     Missing = megaphone_test_soak_crowd:missing(Crowd),
@@ -191,9 +221,8 @@ judged(Crowd) ->
 
 %% The promise must have been given often enough: in all, and for each kind of message.
 few(#{counts := #{sent := Sent, sessions := Sessions, gave_up := GaveUp, came_late := Late} = Counts}) ->
-    Kinds = [promised_from_bosh, promised_from_ws, promised_to_bosh, promised_to_ws, promised_between_nodes, promised_while_broken],
     [{too_many_gave_up, GaveUp, Late, Sessions} || GaveUp + Late > ?SHARE_GIVEN_UP * Sessions] ++
-        [{too_few, Kind, Count, Sent} || {Kind, Share} <- [{promised, ?SHARE} | [{Each, ?SHARE_OF_KIND} || Each <- Kinds]], Count <- [maps:get(Kind, Counts)], Count < Share * Sent].
+        [{too_few, Kind, Count, Sent} || {Kind, Share} <- [{promised, ?SHARE} | [{Each, ?SHARE_OF_KIND} || Each <- ?PROMISED]], Count <- [maps:get(Kind, Counts)], Count < Share * Sent].
 
 %% ---- what stays behind -----------------------------------------------------------------------------------------
 

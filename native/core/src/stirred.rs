@@ -91,6 +91,8 @@ impl Stirred {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Activity(u16);
 
+const _: () = assert!(IDLE_DOUBLINGS <= (Activity::DOUBLINGS >> Activity::DOUBLINGS_AT) as usize);
+
 impl Default for Activity {
     fn default() -> Self {
         Self(Self::NO_PAUSE << Self::PAUSE_AT)
