@@ -7,7 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("megaphone_test.hrl").
 
--import(megaphone_test, [wait_until/2]).
+-import(megaphone_test, [wait_until/1, wait_until/2]).
 -import(megaphone_test_node, [call/4]).
 
 %% In the test.
@@ -52,7 +52,11 @@ start(Dir, Users) ->
     File = filename:join(Dir, "ecm.toml"),
     ok = file:write_file(File, ["[tls]\nlisten = \"127.0.0.1:0\"\n\n[[tls.certificate]]\ncertificate = \"", Certificate, "\"\nkey = \"", Key, "\"\n"]),
     put_in(ecm_file, File),
+    %% Whoever joins a cluster listens on another port than before.
+    _ = [ok = aim(N) || N <- ?NUMBERS],
     _ = [put_in({ecm, E}, ecm(E, 0)) || E <- ?NUMBERS],
+    %% Users come to both nodes.
+    _ = [ok = megaphone_test_node:assert_only_links(node_at(N), ?COUNT) || N <- ?NUMBERS],
     ok.
 
 %% Everything ends in good order.
@@ -133,7 +137,9 @@ renew_nodes() ->
 %% Links find the node's listener where it is now.
 -spec aim(pos_integer()) -> ok.
 aim(N) ->
-    [Address | _] = [Address || {megaphone, Address} <- call(node_at(N), megaphone_test_node, listeners, [])],
+    Addresses = fun() -> [Address || {megaphone, Address} <- call(node_at(N), megaphone_test_node, listeners, [])] end,
+    ok = wait_until(fun() -> Addresses() =/= [] end),
+    [Address | _] = Addresses(),
     _ = [ok = megaphone_test_soak_proxy:aim(get_at({proxy, E, N}), Address) || E <- ?NUMBERS],
     ok.
 
