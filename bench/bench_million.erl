@@ -64,7 +64,7 @@
 -type parts() :: #{atom() => non_neg_integer()}.
 
 %% Settings of the virtual machine that docs/ejabberdctl.cfg recommends.
--define(VM, "+hms 16 +sbwt none +sbwtdcpu none +sbwtdio none").
+-define(VM, "+hms 16 +MHas ageffcaobf +MHlmbcs 512 +sbwt none +sbwtdcpu none +sbwtdio none").
 
 %% The sweeper is quiet when it has done nothing in so many half seconds.
 -define(QUIET_FOR, 6).
@@ -375,7 +375,7 @@ chat(Generator, World, #plan{messages = Rate, seconds = Seconds}) ->
 leave(Generator, World, Users, #plan{pace = Pace}) ->
     bench_vm:say("all leave", []),
     Cpu = bench_users:cpu(servers(World)),
-    ok = bench_program:tell(Generator, io_lib:format("leave {\"per_second\":~b}", [2 * Pace])),
+    ok = bench_program:tell(Generator, io_lib:format("leave {\"per_second\":~b}", [Pace])),
     {Line, null, _} = progress("left", Generator, World, 0, null),
     Users = bench_program:number("users", Line),
     Seconds = bench_program:number("seconds", Line),
@@ -399,7 +399,7 @@ users_gone(#{process_count := Before} = Empty, Node, Deadline) ->
         {#{sessions := 0, connections := 0, bosh_sessions := 0}, More} when More =< ?OTHER_PROCESSES ->
             ok;
         {Users, More} when IsOver ->
-            error({left_of_users_who_have_gone, Users, {more_processes, More}});
+            error({left_of_users_who_have_gone, Users, {more_processes, More}, {queues, bench_vm:call(Node, bench_users_node, longest_queues, [])}});
         _ ->
             receive
             after 200 -> users_gone(Empty, Node, Deadline)

@@ -4,7 +4,7 @@
 
 -export([start/3, stop/1]).
 %% In the node.
--export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0, parts/0, allocators/0, left/0, complaints/1]).
+-export([boot/1, shut/0, populate/1, sizes/0, sweeper/0, snapshot/0, parts/0, allocators/0, left/0, longest_queues/0, complaints/1]).
 -export_type([settings/0, ejabberd/0, snapshot/0, parts/0]).
 
 -type settings() :: #{
@@ -49,6 +49,9 @@
 
 %% So many half seconds without a change of memory: the node is settled.
 -define(SETTLED_FOR, 5).
+
+%% More of them wait for a process that cannot follow.
+-define(MANY_MESSAGES, 100).
 
 %% What ejabberdctl of Debian sets.
 -define(PROCESSES, 250000).
@@ -246,6 +249,16 @@ snapshot() ->
     }.
 
 %% @private
+%% @doc The processes with the most messages that they have not taken: what an overload is about.
+-spec longest_queues() -> [{Process :: term(), Messages :: non_neg_integer(), In :: mfa()}].
+longest_queues() ->
+    Queues = [{Length, Pid} || Pid <- processes(), {message_queue_len, Length} <- [process_info(Pid, message_queue_len)], Length > ?MANY_MESSAGES],
+    [
+        {Name, Length, Function}
+     || {Length, Pid} <- lists:sublist(lists:reverse(lists:sort(Queues)), 5),
+        [{registered_name, Name}, {current_function, Function}] <- [process_info(Pid, [registered_name, current_function])]
+    ].
+
 %% @doc Of each allocator, bytes that it holds, and that are in use.
 -spec allocators() -> #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}}.
 allocators() ->
