@@ -200,13 +200,16 @@ settings_of_the_virtual_machine(_Config) ->
     Print = "echo \"+P $ERL_PROCESSES $ERL_OPTIONS\"",
     {0, Line} = megaphone_test_program:run("/bin/sh", ["-euc", ". \"$0\"; " ++ Print, File], #{}),
     {match, [[Commented]]} = re:run(read("docs/ejabberdctl.cfg"), "# [^\n]*\"(\\+sbwt [^\"]*)\"", [global, {capture, all_but_first, list}]),
-    Tell = "io:format(\"~p~n\", [{erlang:system_info(process_limit), element(2, erlang:system_info(min_heap_size))}]), halt().",
+    Tell =
+        "[{_, _, Heaps} | _] = erlang:system_info({allocator, eheap_alloc}), {options, Options} = lists:keyfind(options, 1, Heaps), "
+        "io:format(\"~p~n\", [{erlang:system_info(process_limit), element(2, erlang:system_info(min_heap_size)), Options}]), halt().",
     Args = string:lexemes(binary_to_list(Line), " ") ++ string:lexemes(Commented, " "),
     {0, Told} = megaphone_test_program:run(os:find_executable("erl"), Args ++ ["-noshell", "-eval", Tell], #{}),
     {ok, Tokens, _} = erl_scan:string(binary_to_list(Told) ++ "."),
-    {ok, {Processes, Heap}} = erl_parse:parse_term(Tokens),
+    {ok, {Processes, Heap, Options}} = erl_parse:parse_term(Tokens),
     ?assert(Processes >= 5000000, Processes),
-    ?assert(Heap < 100, Heap).
+    ?assert(Heap < 100, Heap),
+    ?assertEqual([ageffcaobf, 512 * 1024], [proplists:get_value(Key, Options) || Key <- [as, lmbcs]]).
 
 %% ---- options ---------------------------------------------------------------------------------------------------
 
