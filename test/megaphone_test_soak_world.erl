@@ -55,9 +55,7 @@ start(Dir, Users) ->
     %% Whoever joins a cluster listens on another port than before.
     _ = [ok = aim(N) || N <- ?NUMBERS],
     _ = [put_in({ecm, E}, ecm(E, 0)) || E <- ?NUMBERS],
-    %% Users come to both nodes.
-    _ = [ok = megaphone_test_node:assert_only_links(node_at(N), ?COUNT) || N <- ?NUMBERS],
-    ok.
+    await_links().
 
 %% Everything ends in good order.
 -spec stop() -> ok.
@@ -132,7 +130,11 @@ revive_node(N) ->
 -spec renew_nodes() -> ok.
 renew_nodes() ->
     _ = [ok = revive_node(N) || N <- ?NUMBERS, kill_node(N) =:= ok],
-    ok.
+    await_links().
+
+%% Users who come then come to both nodes.
+-spec await_links() -> ok.
+await_links() -> lists:foreach(fun(N) -> megaphone_test_node:assert_only_links(node_at(N), ?COUNT) end, ?NUMBERS).
 
 %% Links find the node's listener where it is now.
 -spec aim(pos_integer()) -> ok.
