@@ -259,6 +259,7 @@ longest_queues() ->
         [{registered_name, Name}, {current_function, Function}] <- [process_info(Pid, [registered_name, current_function])]
     ].
 
+%% @private
 %% @doc Of each allocator, bytes that it holds, and that are in use.
 -spec allocators() -> #{atom() => {Carriers :: non_neg_integer(), Blocks :: non_neg_integer()}}.
 allocators() ->
