@@ -11,6 +11,9 @@ import { obeyLines, tell } from './lib/commands.mjs';
 /** Characters of a message's body that are printed: a line stays short enough for whoever reads them. */
 const SHOWN = 1000;
 
+/** Lines of what Strophe complained of that are printed when it gives up. */
+const SHOWN_LOG_LINES = 20;
+
 const USAGE = `usage: stay.mjs --url URL --domain DOMAIN (--user NAME [--passwords P] | --anonymous)
   --resource   resource to ask for
   --mechanism  scram (default), plain, ...
@@ -21,7 +24,7 @@ const USAGE = `usage: stay.mjs --url URL --domain DOMAIN (--user NAME [--passwor
   --give-up    seconds after which the program ends in any case (default 600)
 
 events, one JSON object a line, "event" first:
-  connected {jid, mechanism, ms}   failed {error}       disconnected {reason}
+  connected {jid, mechanism, ms}   failed {error}       disconnected {reason, log}
   message {from, body, length, sha256, page}   (body: its first 1,000 characters; page: counts those of restore)
   presence {from, type}
   sent {to, id}                    pong {ms}            error {error}         bye
@@ -102,7 +105,7 @@ function received(stanza) {
 function watch(connected) {
   connected.onStatus((status, reason) => {
     if (status !== 'disconnected' || client !== connected) return;
-    tell('disconnected', { reason });
+    tell('disconnected', { reason, log: stropheLog.slice(-SHOWN_LOG_LINES) });
     lost();
   });
 }
