@@ -33,8 +33,8 @@ groups() -> megaphone_test_bosh_node:groups(cases()).
 -spec cases() -> [atom()].
 cases() ->
     [
-        answer_in_time, held_request_is_activity, hold_of_zero, inactive_client_is_ended, interrupted_connection_is_noticed,
-        interrupted_poll_repeated, interrupted_poll_repeated_late, stanza_left_behind_goes_offline,
+        answer_in_time, repeated_poll_waits_no_longer, held_request_is_activity, hold_of_zero, inactive_client_is_ended,
+        interrupted_connection_is_noticed, interrupted_poll_repeated, interrupted_poll_repeated_late, stanza_left_behind_goes_offline,
         pause_is_answered_at_once, pause_too_long, pause_keeps_what_waits, pause_postpones_the_end, pause_ends_with_a_request,
         polls_too_often, polls_with_stanzas, patient_polls
     ].
@@ -54,6 +54,22 @@ answer_in_time(Config) ->
     {Answer, After} = timed(fun() -> ask(Socket, Session, 1) end),
     ?assertMatch(?EMPTY, Answer),
     ?assert(After >= 900 andalso After < 5000, After).
+
+%% @doc A request that is repeated while it is held is answered when the time of the first one is over, not that of the repeat.
+-spec repeated_poll_waits_no_longer(config()) -> term().
+repeated_poll_waits_no_longer(Config) ->
+    {AtLeast, LessThan} = expect(repeated_poll_waits_no_longer, kind(Config)),
+    {_, Session} = created(where(Config), [{<<"wait">>, 4}]),
+    {Socket, Other} = created(where(Config), [{<<"wait">>, 2}]),
+    {Answer, After} = timed(fun() ->
+        _ = poll(Session, 1),
+        ok = arrived(where(Config), Session, 1),
+        %% Takes half of that time.
+        ?assertMatch(?EMPTY, ask(Socket, Other, 1)),
+        content(answer(poll(Session, 1)))
+    end),
+    ?assertEqual([], elements(Answer)),
+    ?assert(After >= AtLeast andalso After < LessThan, After).
 
 %% @doc A client that wants nothing to be held is answered at once.
 -spec hold_of_zero(config()) -> term().

@@ -25,6 +25,8 @@ expect(overtaking_an_empty_request, mod_bosh) -> {1, never};
 expect(overtaking_an_empty_request, native) -> {60, served};
 expect(pipelined_request, mod_bosh) -> {1, late};
 expect(pipelined_request, native) -> {60, at_once};
+expect(repeated_poll_waits_no_longer, mod_bosh) -> {5800, 15000};
+expect(repeated_poll_waits_no_longer, native) -> {3900, 5500};
 expect(hold_of_zero, mod_bosh) -> {1, 900};
 expect(hold_of_zero, native) -> {60, 0};
 expect(interrupted_connection_is_noticed, mod_bosh) -> {1, 1900};

@@ -12,7 +12,8 @@ impl<T: PartialEq + Copy> Session<T> {
     /// A request whose number was used before (XEP-0124, 14.3).
     pub(super) fn repeated(&mut self, rid: u64, ticket: T, now: u64, effects: &mut Effects<T>) {
         if let Some(held) = self.held.iter_mut().find(|held| held.rid == rid) {
-            held.deadline = now + u64::from(self.wait) * 1_000;
+            // It keeps its deadline: a client that repeats because the answer is a little late would have to wait as long again, and
+            // gives up after some such waits.
             effects.extend(held.ticket.replace(ticket).map(Effect::Drop));
             return self.go_on(now, effects);
         }

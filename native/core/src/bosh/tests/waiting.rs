@@ -42,12 +42,19 @@ fn a_request_is_held_no_longer_than_the_client_allows_8() {
 }
 
 #[test]
-fn a_repeated_request_is_held_as_long_as_a_new_one() {
+fn a_repeated_request_is_held_no_longer_than_the_first() {
     let mut talk = Talk::held("wait='60'");
     talk.now = 50_000;
     talk.request_as(1, 11, "", "");
-    assert_eq!(talk.tick(109_999), []);
-    assert_eq!(talk.tick(110_000), done(&[(1, NOTHING)]));
+    assert_eq!(talk.tick(59_999), []);
+    assert_eq!(talk.tick(60_000), done(&[(1, NOTHING)]));
+}
+
+#[test]
+fn a_client_that_repeats_because_the_answer_is_late_gets_it_at_once() {
+    let mut talk = Talk::held("wait='2'");
+    talk.now = 2_010;
+    assert_eq!(talk.request_as(1, 11, "", ""), done(&[(11, DROPPED), (1, NOTHING)]));
 }
 
 #[test]
@@ -121,7 +128,7 @@ fn a_request_whose_connection_was_closed_can_be_held_by_another_14_3() {
     assert_eq!(talk.session.deadline(), Some(30_000), "only for want of requests");
     talk.now = 15_000;
     assert_eq!(talk.request_as(1, 11, "", ""), []);
-    assert_eq!(talk.session.deadline(), Some(35_000));
+    assert_eq!(talk.session.deadline(), Some(20_000), "as it was");
     assert_eq!(talk.element("<a/>"), done(&[(1, "<a/>")]));
 }
 
