@@ -284,15 +284,26 @@ impl<T: PartialEq + Copy> Session<T> {
         let Some(lost) = carried.find(|carried| carried.ticket == *ticket) else { return false };
         lost.lost = true;
         let mut any = false;
-        while let Some(answered) = self.answered.iter_mut().rfind(|answered| answered.carried.is_some())
-            && let Some(carried) = answered.carried.take_if(|carried| carried.lost)
-            && let Some(text) = answered.text.take()
+        while let Some(at) = self.answered.iter().rposition(|answered| answered.carried.is_some())
+            && let Some(carried) = self.answered[at].carried.take_if(|carried| carried.lost)
+            && let Some(text) = self.answered[at].text.take()
         {
             let payload = payload_of(&text, &carried.lengths);
             self.outbox.get_or_insert_default().put_back(payload, &carried.lengths);
+            if at + 1 == self.answered.len() {
+                self.is_open_again();
+            }
             any = true;
         }
         any
+    }
+
+    /// The last request that was answered is as one whose connection was closed before: no later one has been answered, so its
+    /// repeat may still get what it asked for. It has waited long enough.
+    fn is_open_again(&mut self) {
+        let rid = self.next - self.held.len() as u64 - 1;
+        self.answered.pop();
+        self.held.insert(0, Held { rid, deadline: 0, ticket: None, pause: false });
     }
 
     fn remember(&mut self, answered: Answered<T>) {

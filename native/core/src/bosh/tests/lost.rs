@@ -13,6 +13,47 @@ fn elements_that_did_not_arrive_come_with_the_answer_to_another_request() {
 }
 
 #[test]
+fn they_come_with_the_answer_to_the_same_request_when_that_is_the_next_one() {
+    let mut talk = Talk::held("");
+    talk.element("<a/>");
+    assert_eq!(talk.lost(11), []);
+    assert_eq!(talk.request_as(1, 11, "", ""), done(&[(1, "<a/>")]));
+    // As often as it is lost, and it is the answer to this one from then on.
+    assert_eq!(talk.lost(1), []);
+    assert_eq!(talk.request_as(2, 11, "", ""), done(&[(2, "<a/>")]));
+    assert_eq!(talk.request_as(3, 11, "", ""), done(&[(3, "<a/>")]));
+    assert_eq!(talk.empty(12), []);
+    assert_eq!(talk.element("<b/>"), done(&[(12, "<b/>")]));
+}
+
+#[test]
+fn of_two_that_are_lost_the_repeat_of_the_last_one_gets_the_elements() {
+    for order in [[11, 12], [12, 11]] {
+        let mut talk = Talk::held("");
+        talk.element("<a/>");
+        talk.empty(12);
+        talk.element("<b/>");
+        for ticket in order {
+            assert_eq!(talk.lost(ticket), []);
+        }
+        assert_eq!(talk.request_as(1, 11, "", ""), done(&[(1, NOTHING)]), "{order:?}");
+        assert_eq!(talk.request_as(2, 12, "", ""), done(&[(2, "<a/><b/>")]), "{order:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_request_is_none_that_is_waited_for() {
+    for attributes in ["hold='1'", "hold='0'"] {
+        let mut talk = Talk::open(attributes);
+        talk.element("<a/>");
+        assert_eq!(talk.empty(11), done(&[(11, "<a/>")]), "{attributes}");
+        assert_eq!(talk.lost(11), [], "{attributes}");
+        assert_eq!(talk.session.deadline(), Some(u64::from(SETTINGS.inactivity) * 1_000), "{attributes}");
+        assert_eq!(talk.empty(12), done(&[(12, "<a/>")]), "{attributes}");
+    }
+}
+
+#[test]
 fn they_go_at_once_to_another_request_that_waits_and_before_later_ones() {
     let mut talk = Talk::held("");
     talk.element("<a/>");

@@ -51,8 +51,8 @@ struct World {
     repeated: BTreeSet<u64>,
     /// The number of a ticket's request.
     rids: BTreeMap<u32, u64>,
-    /// The first answer to each request.
-    given: BTreeMap<u64, Option<Vec<u8>>>,
+    /// The last answer to each request.
+    given: BTreeMap<u64, Vec<u8>>,
     // The network.
     requests: Vec<(u32, String)>,
     answers: Vec<(u32, Option<Vec<u8>>)>,
@@ -146,9 +146,12 @@ impl World {
             if let Some(text) = &text {
                 well_formed(text);
                 let rid = self.rids[&ticket];
-                let first = self.given.entry(rid).or_insert_with(|| Some(text.clone()));
-                let is_emptied = text == EMPTY && self.taken_back.contains(&rid);
-                assert!(is_emptied || first.as_ref() == Some(text), "the answer that was given before");
+                let before = self.given.insert(rid, text.clone());
+                let is_another = self.taken_back.contains(&rid);
+                assert!(
+                    is_another || before.is_none_or(|before| before == *text),
+                    "the answer that was given before"
+                );
             }
             self.answers.push((ticket, text));
         }
