@@ -1,7 +1,7 @@
 %% What the kernel holds for sockets. It keeps no count for one process: these are those of all, of both ends.
 -module(bench_kernel).
 
--export([sockets/0, snapshot/0, memory/0, caches/0, page_tables/1, port_bytes/0, room/0, most/0]).
+-export([sockets/0, snapshot/0, forget_files/0, memory/0, caches/0, page_tables/1, port_bytes/0, room/0, most/0]).
 -export_type([snapshot/0, memory/0, caches/0]).
 
 -type snapshot() :: #{
@@ -43,6 +43,13 @@ sockets() ->
 -spec snapshot() -> snapshot().
 snapshot() ->
     (counters())#{sockets => sockets()}.
+
+%% @doc Lets the kernel forget the names and inodes of files that nobody uses, if this may be done here. It would give them back when
+%% it needs room; whoever looks at what descriptors a process has makes some for each connection, which are none of its cost.
+-spec forget_files() -> ok.
+forget_files() ->
+    _ = file:write_file("/proc/sys/vm/drop_caches", "2"),
+    ok.
 
 %% @doc All of the kernel's memory: what is left of the machine's when what is free, of processes, and of files is taken away. So
 %% nothing can hide in it that no counter tells of.

@@ -143,12 +143,12 @@ measure(Kind, #plan{users = Wanted, node = Settings} = Plan) ->
     Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Wanted, Settings),
     {Most, Limit} = most(Plan),
     World = #world{ejabberd = Ejabberd, sockets = sockets(Ejabberd, Plan#plan{users = Most})},
-    Empty = parts(World),
+    Empty = parts_at_rest(World),
     #{os_pid := OwnPid} = Generator = generator(Kind, World, Plan#plan{users = Most}),
     {#{users := Users} = Login, Stopped, Curve} = log_in(Generator, World, Limit, Plan),
     ok = quiet(World),
     ok = bench_program:watch([Generator], Plan#plan.idle * 1000),
-    Idle = parts(World),
+    Idle = parts_at_rest(World),
     Tables = all_there(Users, World),
     Allocators = bench_vm:call(node_of(World), bench_users_node, allocators, []),
     Caches = caches(World, Users),
@@ -156,10 +156,10 @@ measure(Kind, #plan{users = Wanted, node = Settings} = Plan) ->
     OwnRss = bench_program:rss(OwnPid),
     Chat = chat(Generator, World, Plan),
     ok = quiet(World),
-    Talked = parts(World),
+    Talked = parts_at_rest(World),
     Leave = leave(Generator, World, Users, Plan),
     ok = released(World, Users, Empty),
-    Gone = parts(World),
+    Gone = parts_at_rest(World),
     ok = bench_program:stop(Generator),
     Outcome = #{
         users => Users, wanted => Wanted, stopped => Stopped, curve => Curve, empty => Empty, idle => Idle, talked => Talked,
@@ -208,6 +208,14 @@ parts(#world{ejabberd = #{os_pid := OsPid}, sockets = Sockets} = World) ->
     #{rss := Rss} = Parts = parts(World#world{sockets = none}),
     #{ecm_rss := EcmRss, kernel_server := Kernel} = Figures = bench_million_sockets:figures(Sockets, OsPid),
     maps:merge(Parts#{server => Rss + EcmRss + Kernel}, Figures).
+
+%% The same when nothing happens, without what the kernel would give back.
+-spec parts_at_rest(#world{}) -> parts().
+parts_at_rest(#world{sockets = none} = World) ->
+    parts(World);
+parts_at_rest(World) ->
+    ok = bench_kernel:forget_files(),
+    parts(World).
 
 -spec caches(#world{}, pos_integer()) -> [bench_million_sockets:cache()].
 caches(#world{sockets = none}, _Users) -> [];

@@ -51,6 +51,7 @@ start(Users, Ping, #{os_pid := OsPid} = Ejabberd, Dir) ->
     Fronts = [bench_front:start_ecm({127, 0, 0, 1}, Ejabberd, Dir, Keys) || _ <- lists:seq(1, Count)],
     {Carriers, Targets} = lists:unzip([carrier(Number, Front, Dir) || {Number, Front} <- lists:zip(lists:seq(1, Count), Fronts)]),
     World = #{fronts => Fronts, carriers => Carriers, targets => Targets},
+    ok = bench_kernel:forget_files(),
     World#{
         kernel => bench_kernel:memory(), caches => bench_kernel:caches(), tables => page_tables(World, OsPid),
         descriptors => [bench_program:descriptors(bench_front:os_pid(Front)) || Front <- Fronts]
