@@ -27,6 +27,8 @@
 -define(HANDOVER_TIMEOUT, 30000).
 %% How long the end of a link may take: for writing what is queued, and for the peer to close.
 -define(CLOSING_TIMEOUT, 2000).
+%% How long the writing process may take to say that a send has timed out, when the socket is closed.
+-define(SENDER_SAYS, 50).
 %% The most bytes that one message brings.
 -define(READ_BUFFER, 65536).
 %% So many of them may come, and the socket is asked for more when half of them have: to ask takes longer than to handle a stanza,
@@ -158,11 +160,21 @@ socket_says(passive, State) ->
     %% If it was asked for more since, there is nothing to do.
     read_on(State);
 socket_says(closed, State) ->
-    finish(peer_closed, State);
+    finish(why_closed(State), State);
 socket_says({error, Reason}, State) ->
     finish({socket, megaphone_transport:error_name(Reason)}, State);
 socket_says(no, State) ->
     {noreply, State}.
+
+%% A send that times out closes the socket, and this process may hear of that (from OTP 29 on it does) before it hears why.
+-spec why_closed(#state{}) -> stop_reason().
+why_closed(#state{sender = undefined}) ->
+    peer_closed;
+why_closed(#state{sender = Sender}) ->
+    receive
+        {'EXIT', Sender, {shutdown, {send, timeout} = Reason}} -> Reason
+    after ?SENDER_SAYS -> peer_closed
+    end.
 
 -spec handle_continue(input, #state{}) -> step().
 handle_continue(input, State) ->
