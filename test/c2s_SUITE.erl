@@ -351,7 +351,10 @@ idle_sessions_sleep_and_wake(Config) ->
     %% Asleep soon after the last stanza, awake for the next one, and asleep again.
     Client = login(first(Config)),
     Pid = session(Client, Config),
-    Asleep = fun() -> call(node_of(Config), erlang, process_info, [Pid, current_function]) =:= {current_function, {erlang, hibernate, 3}} end,
+    Asleep = fun() ->
+        {current_function, {Module, Function, _}} = call(node_of(Config), erlang, process_info, [Pid, current_function]),
+        {Module, Function} =:= {erlang, hibernate}
+    end,
     lists:foreach(
         fun(_) ->
             ok = wait_until(Asleep),
