@@ -20,6 +20,8 @@
 -define(PAUSE, 5000).
 %% The same where each comes once.
 -define(SHORT_PAUSE, 1500).
+%% So many come there before a node is killed: users of two nodes are to have written to each other.
+-define(BEFORE_A_KILL, 6).
 %% How often one is drawn.
 -define(KINDS, [
     {link_cut, 5}, {link_stalls, 4}, {link_refused, 4}, {ecm_killed, 4}, {ecm_stands_still, 2}, {node_killed, 2}, {client_vanishes, 2},
@@ -42,10 +44,13 @@ each_once(Faults, Tell) -> in_some_order([Kind || {Kind, _} <- ?KINDS], Faults, 
 in_some_order([], #faults{counts = Counts} = Faults, _Tell) ->
     {Faults, Counts};
 in_some_order(Kinds, Faults0, Tell) ->
-    {Kind, Faults1} = one_of(Kinds, Faults0),
+    {Kind, Faults1} = one_of(candidates(Kinds), Faults0),
     {Pause, Faults} = uniform(?SHORT_PAUSE, Faults1),
     receive after Pause -> ok end,
     in_some_order(lists:delete(Kind, Kinds), made(Kind, both_nodes, Faults, Tell), Tell).
+
+candidates(Kinds) when length(?KINDS) - length(Kinds) < ?BEFORE_A_KILL -> lists:delete(node_killed, Kinds);
+candidates(Kinds) -> Kinds.
 
 until(#faults{counts = Counts} = Faults0, Phase, End, Tell) ->
     {Pause, Faults1} = uniform(?PAUSE, Faults0),
