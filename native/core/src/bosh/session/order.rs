@@ -17,8 +17,7 @@ impl<T: PartialEq + Copy> Session<T> {
             effects.extend(held.ticket.replace(ticket).map(Effect::Drop));
             return self.go_on(now, effects);
         }
-        let first_held = self.next - self.held.len() as u64;
-        let back = (first_held - rid) as usize;
+        let back = (self.first_held() - rid) as usize;
         match self.answered.len().checked_sub(back).filter(|at| *at < self.answered.len()) {
             Some(at) => {
                 // If it is lost by one way, it may arrive by the other.
@@ -30,6 +29,11 @@ impl<T: PartialEq + Copy> Session<T> {
             // its repeat was answered long ago has nobody who does, and takes no session from its client.
             None => effects.push(refusal(ticket, Condition::ItemNotFound)),
         }
+    }
+
+    /// The number of the first request that is held, or would be.
+    fn first_held(&self) -> u64 {
+        self.next - self.held.len() as u64
     }
 
     /// Requests that a client may have sent without an answer.
@@ -144,8 +148,8 @@ impl<T: PartialEq + Copy> Session<T> {
     fn acknowledged(&mut self, request: &Request, now: u64) {
         self.report = None; // unless this one says so
         let Some(ack) = request.ack.filter(|_| self.acks) else { return };
-        let first_held = self.next - 1 - self.held.len() as u64;
-        let oldest = first_held - self.answered.len() as u64;
+        // This one is counted in `next`, and not held yet.
+        let oldest = self.first_held() - 1 - self.answered.len() as u64;
         // It has them, so it will not ask for them.
         let known = ack.saturating_add(1).saturating_sub(oldest).min(self.answered.len() as u64) as usize;
         self.answered.drain(..known);
@@ -301,7 +305,7 @@ impl<T: PartialEq + Copy> Session<T> {
     /// The last request that was answered is as one whose connection was closed before: no later one has been answered, so its
     /// repeat may still get what it asked for. It has waited long enough.
     fn is_open_again(&mut self) {
-        let rid = self.next - self.held.len() as u64 - 1;
+        let rid = self.first_held() - 1;
         self.answered.pop();
         self.held.insert(0, Held { rid, deadline: 0, ticket: None, pause: false });
     }

@@ -2,6 +2,18 @@
 
 use super::*;
 
+/// One whose answers to 11, with an element, and 12, with another, are both lost, which is told in this order.
+fn both_lost(order: [u32; 2]) -> Talk {
+    let mut talk = Talk::held("");
+    talk.element("<a/>");
+    talk.empty(12);
+    talk.element("<b/>");
+    for ticket in order {
+        assert_eq!(talk.lost(ticket), []);
+    }
+    talk
+}
+
 #[test]
 fn elements_that_did_not_arrive_come_with_the_answer_to_another_request() {
     let mut talk = Talk::held("");
@@ -29,13 +41,7 @@ fn they_come_with_the_answer_to_the_same_request_when_that_is_the_next_one() {
 #[test]
 fn of_two_that_are_lost_the_repeat_of_the_last_one_gets_the_elements() {
     for order in [[11, 12], [12, 11]] {
-        let mut talk = Talk::held("");
-        talk.element("<a/>");
-        talk.empty(12);
-        talk.element("<b/>");
-        for ticket in order {
-            assert_eq!(talk.lost(ticket), []);
-        }
+        let mut talk = both_lost(order);
         assert_eq!(talk.request_as(1, 11, "", ""), done(&[(1, NOTHING)]), "{order:?}");
         assert_eq!(talk.request_as(2, 12, "", ""), done(&[(2, "<a/><b/>")]), "{order:?}");
     }
@@ -67,13 +73,7 @@ fn they_go_at_once_to_another_request_that_waits_and_before_later_ones() {
 #[test]
 fn answers_that_are_lost_together_come_back_in_order_whichever_is_known_first() {
     for order in [[11, 12], [12, 11]] {
-        let mut talk = Talk::held("");
-        talk.element("<a/>");
-        talk.empty(12);
-        talk.element("<b/>");
-        for ticket in order {
-            assert_eq!(talk.lost(ticket), []);
-        }
+        let mut talk = both_lost(order);
         assert_eq!(talk.empty(13), done(&[(13, "<a/><b/>")]), "{order:?}");
     }
 }
