@@ -143,7 +143,7 @@ measure(Kind, #plan{users = Wanted, node = Settings} = Plan) ->
     Ejabberd = bench_users_node:start(erlang:unique_integer([positive]), Wanted, Settings),
     {Most, Limit} = most(Plan),
     World = #world{ejabberd = Ejabberd, sockets = sockets(Ejabberd, Plan#plan{users = Most})},
-    Empty = parts_at_rest(World),
+    Empty = parts(World),
     #{os_pid := OwnPid} = Generator = generator(Kind, World, Plan#plan{users = Most}),
     {#{users := Users} = Login, Stopped, Curve} = log_in(Generator, World, Limit, Plan),
     ok = quiet(World),
