@@ -351,10 +351,7 @@ idle_sessions_sleep_and_wake(Config) ->
     %% Asleep soon after the last stanza, awake for the next one, and asleep again.
     Client = login(first(Config)),
     Pid = session(Client, Config),
-    Asleep = fun() ->
-        {current_function, {Module, Function, _}} = call(node_of(Config), erlang, process_info, [Pid, current_function]),
-        {Module, Function} =:= {erlang, hibernate}
-    end,
+    Asleep = fun() -> megaphone_test_node:is_asleep(node_of(Config), Pid) end,
     lists:foreach(
         fun(_) ->
             ok = wait_until(Asleep),

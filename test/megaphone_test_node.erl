@@ -8,7 +8,7 @@
 -include("megaphone_test.hrl").
 
 %% In the test.
--export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, register_user/3, log/1, ejabberd_libs/0, version/0, arguments/0]).
+-export([start/2, start_in/1, start_in/2, cluster_names/1, stop/1, stop_without_errors/1, call/4, assert_quiet/1, assert_only_links/2, held/2, do/3, release/3, address/2, stats/1, is_asleep/2, register_user/3, log/1, ejabberd_libs/0, version/0, arguments/0]).
 -export([listener/3, own_address/0, unix_listener/1, unix_listener/2, handlers/0, write_config/2, change_config/3, socket_file/1, delete_socket/1]).
 %% In the node.
 -export([boot/1, listeners/0, leftovers/0, halted/1]).
@@ -118,6 +118,14 @@ assert_only_links(Node, Count) ->
 -spec stats(node_info()) -> #{atom() => non_neg_integer()}.
 stats(Node) ->
     call(Node, megaphone_nif, stats, []).
+
+%% Whether a process of the node hibernates. From OTP 28 on the function has another arity.
+-spec is_asleep(node_info(), pid()) -> boolean().
+is_asleep(Node, Pid) ->
+    case call(Node, erlang, process_info, [Pid, current_function]) of
+        {current_function, {erlang, hibernate, _}} -> true;
+        _ -> false
+    end.
 
 %% The process that holds a request of path /test/hold/KEY, and its socket. See megaphone_test_handler.
 -spec held(node_info(), binary()) -> {pid(), term()}.
