@@ -40,8 +40,10 @@ sockets() ->
      || [Name, Active, _All, Size | _] <- slabs(), lists:member(Name, ?SLABS)
     ]).
 
+%% @doc What is there at rest; takes a moment, and has the kernel forget files first (forget_files/0).
 -spec snapshot() -> snapshot().
 snapshot() ->
+    ok = forget_files(),
     (counters())#{sockets => sockets()}.
 
 %% @doc Lets the kernel forget the names and inodes of files that nobody uses, if this may be done here. It would give them back when
