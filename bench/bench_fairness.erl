@@ -68,7 +68,7 @@ plan(#{quick := Quick, settings := Settings}) ->
         rate = Get("messages", "200", "50"),
         seconds = Get("chat-seconds", "20", "3"),
         dir = Dir,
-        vm = string:lexemes(maps:get("vm", Settings, "+sbwt none +sbwtdcpu none +sbwtdio none"), " "),
+        vm = bench_vm:options(maps:get("vm", Settings, "quiet")),
         size = Size,
         crc = file(filename:join([Dir, "files", "large"]), Size div ?MB)
     }.

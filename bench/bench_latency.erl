@@ -70,7 +70,7 @@ least(Case, Connections, Left, Run) ->
 %% Each in a fresh node: what one leaves behind is no other's burden.
 -spec measure(atom(), pos_integer()) -> {Longest :: non_neg_integer(), {times(), Walls :: times()}}.
 measure(Case, Connections) ->
-    Node = bench_vm:start_urgent(["+S", "1", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]),
+    Node = bench_vm:start_urgent(["+S", "1" | bench_vm:options("quiet")]),
     {Times, Walls} = bench_vm:call(Node, bench_latency_cases, run, [Case, Connections]),
     ok = bench_vm:stop(Node),
     {lists:max(Times), {Times, Walls}}.

@@ -63,9 +63,6 @@
 %% With real clients also {@link bench_million_sockets:figures()}, and `server': all that the server's side takes.
 -type parts() :: #{atom() => non_neg_integer()}.
 
-%% Settings of the virtual machine that docs/ejabberdctl.cfg recommends.
--define(VM, "+hms 16 +MHas ageffcaobf +MHlmbcs 512 +sbwt none +sbwtdcpu none +sbwtdio none").
-
 %% The sweeper is quiet when it has done nothing in so many half seconds.
 -define(QUIET_FOR, 6).
 -define(QUIET_WITHIN, 300000).
@@ -132,7 +129,7 @@ plan(#{quick := Quick, settings := Settings}) ->
             sweep_all => false, fullsweep => false, bosh => native,
             %% One process of each user, and those of ejabberd.
             processes => Users + Users div 20 + 20000,
-            vm => ["+Q", "4096" | string:lexemes(maps:get("vm", Settings, ?VM), " ")],
+            vm => ["+Q", "4096" | bench_vm:options(maps:get("vm", Settings, "recommended"))],
             dir => os:getenv("BENCH_DIR", ".")
         }
     }.

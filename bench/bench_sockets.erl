@@ -136,7 +136,7 @@ files(#plan{dir = Dir}) ->
 ejabberd(#plan{dir = Dir}) ->
     bench_users_node:start(erlang:unique_integer([positive]), 1, #{
         profile => bare, idle_memory => none, idle_after => none, sweep_all => false, fullsweep => false,
-        vm => ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"],
+        vm => bench_vm:options("quiet"),
         dir => Dir, files => filename:join(Dir, "files")
     }).
 

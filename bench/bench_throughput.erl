@@ -75,8 +75,7 @@ plan(#{quick := Quick, settings := Settings}) ->
         rounds = Get("rounds", "5", "1"),
         node = #{
             profile => bare, idle_memory => maps:get("idle-memory", Settings, none), idle_after => none, sweep_all => false, fullsweep => false,
-            %% A scheduler that waits actively takes processor time for nothing, most where there is least to do.
-            vm => string:lexemes(maps:get("vm", Settings, "+sbwt none +sbwtdcpu none +sbwtdio none"), " "),
+            vm => bench_vm:options(maps:get("vm", Settings, "quiet")),
             dir => os:getenv("BENCH_DIR", "."),
             modules => ["mod_ping"]
         }

@@ -91,7 +91,7 @@ plan(#{quick := Quick, settings := Settings}) ->
             idle_after => text(Get("idle-after", "none")),
             sweep_all => maps:is_key("sweep-all", Settings),
             fullsweep => maps:is_key("fullsweep", Settings),
-            vm => string:lexemes(Get("vm", ""), " "),
+            vm => bench_vm:options(Get("vm", "")),
             dir => os:getenv("BENCH_DIR", ".")
         }
     }.

@@ -1,11 +1,27 @@
 %% Fresh Erlang nodes to measure in, and what the operating system tells about them and about the machine.
 -module(bench_vm).
 
--export([start/1, start/2, start_urgent/1, is_urgent/0, stop/1, call/4]).
+-export([options/1, start/1, start/2, start_urgent/1, is_urgent/0, stop/1, call/4]).
 -export([rss/0, undisturbed/1, median/1, percentile/2, say/2, gigabytes/0]).
 -export_type([node_ref/0]).
 
 -type node_ref() :: pid().
+
+%% Schedulers do not wait actively: that takes processor time for nothing, most where there is least to do.
+-define(QUIET, "+sbwt none +sbwtdcpu none +sbwtdio none").
+
+%% What docs/ejabberdctl.cfg recommends; a test compares.
+-define(RECOMMENDED, "+hms 16 +MHas ageffcaobf +MHlmbcs 512 +MRas ageffcaobf +MRlmbcs 512 " ?QUIET).
+
+%% @doc The words of options for a virtual machine. `recommended' and `quiet' stand for what they name.
+-spec options(string()) -> [string()].
+options(Text) ->
+    lists:append([named(Word) || Word <- string:lexemes(Text, " ")]).
+
+-spec named(string()) -> [string()].
+named("quiet") -> string:lexemes(?QUIET, " ");
+named("recommended") -> string:lexemes(?RECOMMENDED, " ");
+named(Word) -> [Word].
 
 %% @doc Starts a node of its own for a measurement. No network, no name: it is talked to by its standard input.
 -spec start([string()]) -> node_ref().

@@ -201,15 +201,20 @@ settings_of_the_virtual_machine(_Config) ->
     {0, Line} = megaphone_test_program:run("/bin/sh", ["-euc", ". \"$0\"; " ++ Print, File], #{}),
     {match, [[Commented]]} = re:run(read("docs/ejabberdctl.cfg"), "# [^\n]*\"(\\+sbwt [^\"]*)\"", [global, {capture, all_but_first, list}]),
     Tell =
-        "[{_, _, Heaps} | _] = erlang:system_info({allocator, eheap_alloc}), {options, Options} = lists:keyfind(options, 1, Heaps), "
-        "io:format(\"~p~n\", [{erlang:system_info(process_limit), element(2, erlang:system_info(min_heap_size)), Options}]), halt().",
+        "[Heaps, Drivers] = [element(2, lists:keyfind(options, 1, element(3, hd(erlang:system_info({allocator, Name}))))) "
+        "|| Name <- [eheap_alloc, driver_alloc]], "
+        "io:format(\"~p~n\", [{erlang:system_info(process_limit), element(2, erlang:system_info(min_heap_size)), Heaps, Drivers}]), halt().",
     Args = string:lexemes(binary_to_list(Line), " ") ++ string:lexemes(Commented, " "),
     {0, Told} = megaphone_test_program:run(os:find_executable("erl"), Args ++ ["-noshell", "-eval", Tell], #{}),
     {ok, Tokens, _} = erl_scan:string(binary_to_list(Told) ++ "."),
-    {ok, {Processes, Heap, Options}} = erl_parse:parse_term(Tokens),
+    {ok, {Processes, Heap, Heaps, Drivers}} = erl_parse:parse_term(Tokens),
     ?assert(Processes >= 5000000, Processes),
     ?assert(Heap < 100, Heap),
-    ?assertEqual([ageffcaobf, 512 * 1024], [proplists:get_value(Key, Options) || Key <- [as, lmbcs]]).
+    [?assertEqual([ageffcaobf, 512 * 1024], [proplists:get_value(Key, Of) || Key <- [as, lmbcs]]) || Of <- [Heaps, Drivers]],
+    %% What is measured with "recommended" is what is recommended.
+    {match, [Measured]} = re:run(read("bench/bench_vm.erl"), "define\\(RECOMMENDED, \"([^\"]*) \"", [{capture, all_but_first, list}]),
+    {match, [Recommended]} = re:run(read("docs/ejabberdctl.cfg"), "\nERL_OPTIONS=\"([^\"]*)\"", [{capture, all_but_first, list}]),
+    ?assertEqual(Recommended, Measured).
 
 %% ---- options ---------------------------------------------------------------------------------------------------
 
