@@ -62,8 +62,8 @@ reports("million", Options) -> [bench_million:run(Options)].
 %% What was asked for is part of the name, where that makes a difference.
 -spec title(string(), options()) -> string().
 title(Name, #{settings := Settings}) ->
-    Told = ["kind", "profile", "idle-memory", "wait", "part"] ++ ["users" || Name =:= "million"],
-    Named = ["memory", "sockets", "throughput", "million"],
+    Told = ["kind", "profile", "idle-memory", "wait", "part"] ++ ["users" || Name =:= "million"] ++ ["messages" || Name =:= "chat"],
+    Named = ["memory", "chat", "sockets", "throughput", "million"],
     Values = [maps:get(Setting, Settings) || lists:member(Name, Named), Setting <- Told, maps:is_key(Setting, Settings)],
     Flags = [Setting || Setting <- ["sockets", "sweep-all", "fullsweep"], maps:is_key(Setting, Settings)],
     lists:flatten(lists:join("-", [Name | [string:replace(Value, ",", "-", all) || Value <- Values ++ Flags]])).
