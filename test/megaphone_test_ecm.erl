@@ -16,7 +16,8 @@
 -define(CURL_TIMEOUT, "60").
 
 %% Lives as long as its standard input: the shell that started it ends it then, however its owner died.
--define(SHELL, "\"$@\" & pid=$!; echo \"pid $pid\"; cat >/dev/null; kill -9 \"$pid\"; wait").
+%% Its first line is the process id: nothing that the manager says comes before.
+-define(SHELL, "sh -c 'echo \"pid $$\"; exec \"$@\"' sh \"$@\" & pid=$!; cat >/dev/null; kill -9 \"$pid\"; wait").
 
 %% ---- connection managers ---------------------------------------------------------------------------------------
 
