@@ -249,6 +249,11 @@ pub const LINK_PING: u32 = 15_000;
 /// Milliseconds without input, not even a pong, after which a link is taken for dead: three pings.
 pub const LINK_SILENCE: u32 = 45_000;
 
+/// Milliseconds without any link, since the last was lost, for which clients' requests wait for one, unread; then they get 503. A
+/// connection whose first packets are lost is there after 1, 3 or 7 s. Clients that take a 503 for the end, or for one of a few
+/// that they bear, do not notice such a loss.
+pub const LINK_WAIT: u32 = 8_000;
+
 /// Milliseconds for a link to be connected and to say hello.
 pub const LINK_GREETING: u32 = 10_000;
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub link_silence: Duration,
     /// For connecting the link and for the other end's hello.
     pub link_greeting: Duration,
+    /// How long requests wait for a link when the last one is lost ([`limits::LINK_WAIT`]).
+    pub link_wait: Duration,
     /// For requests that are held when the manager drains.
     pub drain_timeout: Duration,
     /// Where metrics and health can be asked for.
@@ -100,6 +102,7 @@ impl Config {
             link_ping: millis(limits::LINK_PING),
             link_silence: millis(limits::LINK_SILENCE),
             link_greeting: millis(limits::LINK_GREETING),
+            link_wait: millis(limits::LINK_WAIT),
             drain_timeout: millis(limits::DRAIN_TIMEOUT),
             admin: None,
             stop_timeout: millis(limits::STOP_TIMEOUT),

@@ -76,7 +76,7 @@ impl<L: Into<Listener>> From<L> for Listeners {
 ///
 /// # Errors
 /// What the system answers when the admin address cannot be had, or the event loop not be set up or waited for. The loss of the link is no error: it is
-/// tried again, and clients get 503 meanwhile.
+/// tried again; clients' requests wait for it for [`Config::link_wait`], and get 503 then.
 pub fn run(listeners: impl Into<Listeners>, config: Config, commands: UnixStream) -> io::Result<()> {
     let shared = Arc::new(metrics::Shared::new(config.max_clients, config.max_held));
     let _admin = config.admin.map(|address| admin::Admin::start(address, Arc::clone(&shared))).transpose()?;

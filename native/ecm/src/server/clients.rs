@@ -247,16 +247,18 @@ impl Server {
         }
     }
 
-    /// One read of each client that has something, in turn, as long as its link takes it.
+    /// One read of each client that has something, in turn, as long as its link takes it, or there is none to wait for.
     pub(super) fn read_clients(&mut self) {
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else { return };
             let Some(index) = self.slab.find(id) else { continue };
+            let waits = self.link_by.is_some();
             match self.link_of(index) {
                 Some(link) if link.congested || link.pending() >= limits::LINK_HIGH => {
                     link.congested = true;
                     link.stalled.push_back(id);
                 }
+                None if waits => self.waiting.push_back(id),
                 _ => self.read_client(index),
             }
         }
@@ -321,8 +323,9 @@ impl Server {
             if slot.timer == Timer::None || slot.deadline > tick {
                 continue;
             }
+            let waits = self.link_by.is_some();
             let unread = matches!(slot.timer, Timer::Head | Timer::Body)
-                && self.link_of(index).is_some_and(|link| link.congested);
+                && self.link_of(index).map_or(waits, |link| link.congested);
             match self.slab.at(index) {
                 // Nobody reads the client: it is not to blame.
                 Some(slot) if unread => slot.deadline = tick.saturating_add(self.config.ticks(slot.timer)),

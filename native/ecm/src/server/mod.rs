@@ -89,6 +89,9 @@ pub(crate) struct Server {
     links: Links,
     /// Clients with something to read, in turn.
     queue: VecDeque<u64>,
+    /// Those who wait for a link, in turn, while there is none and `link_by` has not passed.
+    waiting: VecDeque<u64>,
+    link_by: Option<Instant>,
     accept_after: Option<Instant>,
     accept_complaint: Complaint,
     full_complaint: Complaint,
@@ -142,6 +145,8 @@ impl Server {
             refusal_log: RefusalLog::default(),
             config,
             queue: VecDeque::new(),
+            waiting: VecDeque::new(),
+            link_by: None,
             accept_after: None,
             accept_complaint: Complaint::default(),
             full_complaint: Complaint::default(),
@@ -181,6 +186,7 @@ impl Server {
             self.links_step();
             self.accept();
             self.read_links();
+            self.end_wait();
             self.continue_handshakes();
             self.read_clients();
             self.sweep();
@@ -216,7 +222,7 @@ impl Server {
         }
         let sweep = (self.slab.len() > 0).then(|| self.swept + TICK);
         let links = self.links.iter().filter_map(Link::deadline);
-        [sweep, self.accept_after, self.life.deadline(), self.tls.next_look()]
+        [sweep, self.accept_after, self.link_by, self.life.deadline(), self.tls.next_look()]
             .into_iter()
             .flatten()
             .chain(links)

@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{LINK_READS, LINKS, Server};
 use crate::links::LinkIndex;
+use crate::slab::Bits;
 
 impl Server {
     /// Connects, pings and writes the links, as time and sockets ask for it.
@@ -43,8 +44,30 @@ impl Server {
             }
         }
         match self.links.up().count() {
-            0 => warn!("no link is up: clients get 503"),
+            0 if self.life.is_ending() => warn!("no link is up: clients get 503"),
+            0 => {
+                self.link_by = Some(self.now + self.config.link_wait);
+                let seconds = self.config.link_wait.as_secs();
+                warn!("no link is up: requests wait for one for {seconds} s, then clients get 503");
+            }
             count => info!("{count} other links are up: clients go on there"),
+        }
+    }
+
+    /// Who waited for a link goes on when one is up, and learns that there is none when it took too long, or the manager ends.
+    pub(super) fn end_wait(&mut self) {
+        let Some(by) = self.link_by else { return };
+        if self.now < by && self.links.up().next().is_none() && !self.life.is_ending() {
+            return;
+        }
+        self.link_by = None;
+        for id in std::mem::take(&mut self.waiting) {
+            let Some(index) = self.slab.find(id) else { continue };
+            match self.slab.at(index) {
+                // It has asked again elsewhere: what it wrote here would only come late.
+                Some(slot) if slot.bits.has(Bits::ENDED) => self.with(index, false, Client::gone),
+                _ => self.queue.push_back(id),
+            }
         }
     }
 
