@@ -41,8 +41,7 @@ impl Program {
 
     fn link(&mut self) -> Node {
         let mut node = Node::new(self.nodes.accept().unwrap().0);
-        node.send(&hello(limits::WINDOW));
-        assert!(matches!(node.next(), Event::Hello(_)));
+        node.exchange_hellos(limits::WINDOW);
         self.running.wait_for("takes clients");
         node
     }

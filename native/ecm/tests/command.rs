@@ -153,8 +153,7 @@ fn the_service_manager_is_told() {
     );
     let address = running.wait_for("listening on ");
     let mut node = Node::new(node.accept().unwrap().0);
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
+    node.exchange_hellos(limits::WINDOW);
     let ready = told();
     assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
     let mut client = Client::new(std::net::TcpStream::connect(&address).unwrap());
@@ -177,8 +176,7 @@ fn linked() -> (Running, String, Node, String) {
     let mut running = Running::start(&["--listen", "127.0.0.1:0", "--server", &server]);
     let address = running.wait_for("listening on ");
     let mut node = Node::new(node.accept().unwrap().0);
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
+    node.exchange_hellos(limits::WINDOW);
     (running, address, node, server)
 }
 

@@ -146,8 +146,7 @@ fn clients_wait_for_a_new_manager() {
     let mut client = ecm.client();
     client.send(GET);
     let mut node = raw;
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
+    node.exchange_hellos(limits::WINDOW);
     let id = node.first(GET);
     node.answer(id, "x");
     client.expect(&response("x"));

@@ -26,7 +26,7 @@ fn requests_wait_for_the_next_link() {
     part.send("ab");
     let mut new = ecm.client();
     new.send(GET);
-    let mut node = up(looked(&ecm, silent));
+    let mut node = up(lose(&ecm, silent));
     // In the order in which they came.
     for request in [GET, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab", GET] {
         let id = node.first(request);
@@ -53,7 +53,7 @@ fn they_wait_no_longer_than_that() {
     let mut late = ecm.client();
     late.send(GET);
     late.refused(503);
-    let mut node = up(looked(&ecm, silent));
+    let mut node = up(lose(&ecm, silent));
     let mut served = ecm.client();
     served.send(GET);
     let id = node.first(GET);
@@ -75,7 +75,7 @@ fn each_loss_is_waited_for() {
         let silent = lose(&ecm, node);
         let mut client = ecm.client();
         client.send(GET);
-        node = up(looked(&ecm, silent));
+        node = up(lose(&ecm, silent));
         let id = node.first(GET);
         node.answer(id, "x");
         client.expect(&response("x"));
@@ -92,7 +92,7 @@ fn who_leaves_meanwhile_is_not_served() {
     drop(gone);
     let mut here = ecm.client();
     here.send(GET);
-    let mut node = up(looked(&ecm, silent));
+    let mut node = up(lose(&ecm, silent));
     let id = node.first(GET);
     node.answer(id, "here");
     here.expect(&response("here"));
@@ -119,20 +119,15 @@ fn the_limit_is_what_its_reason_says() {
     assert!((7_001..limits::HEAD_TIMEOUT).contains(&limits::LINK_WAIT));
 }
 
-/// The node goes away, and the manager knows it: it has connected again. That connection does not greet.
+/// The node's end of the link, open or not, goes away, and the manager has connected again: it knows that, and has looked at all that
+/// clients had sent before. The new connection does not greet.
 fn lose(ecm: &Ecm, node: Node) -> Node {
     drop(node);
     ecm.accept_raw()
 }
 
-/// The manager has looked at all that clients have sent: what it lost after that has made it connect anew.
-fn looked(ecm: &Ecm, silent: Node) -> Node {
-    lose(ecm, silent)
-}
-
-/// Greets, and no more: requests that have waited come at once.
+/// What waits comes over this link.
 fn up(mut node: Node) -> Node {
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
+    node.exchange_hellos(limits::WINDOW);
     node
 }

@@ -26,9 +26,7 @@ fn two_servers() -> (Ecm, TcpListener) {
 }
 
 fn greeted(mut node: Node) -> Node {
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
-    node.nothing();
+    node.greet(limits::WINDOW);
     node
 }
 

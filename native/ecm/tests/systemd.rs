@@ -131,8 +131,7 @@ fn a_socket_starts_the_program() {
     client.send(GET);
     assert_eq!(running.wait_for("listening on "), address.to_string());
     let mut node = Node::new(node.accept().unwrap().0);
-    node.send(&hello(limits::WINDOW));
-    assert!(matches!(node.next(), Event::Hello(_)));
+    node.exchange_hellos(limits::WINDOW);
     let mut told = [0; 256];
     let count = manager.recv(&mut told).unwrap();
     assert!(String::from_utf8_lossy(&told[..count]).lines().any(|line| line == "READY=1"));

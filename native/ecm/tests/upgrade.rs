@@ -194,8 +194,7 @@ fn a_held_poll_outlives_the_upgrade() {
             Running::start(&["--config", file.0.to_str().unwrap(), "--server", &server, "--listen", listen]);
         let address = running.wait_for("listening on ");
         let mut node = Node::new(nodes.accept().unwrap().0);
-        node.send(&hello(limits::WINDOW));
-        assert!(matches!(node.next(), Event::Hello(_)));
+        node.exchange_hellos(limits::WINDOW);
         running.wait_for("takes clients");
         (running, address, node)
     };

@@ -210,11 +210,15 @@ impl<S: Read + Write> Node<S> {
         self.decoder.next().unwrap()
     }
 
-    /// Exchanges hellos.
-    pub fn greet(&mut self, window: u32) {
+    /// Exchanges hellos, and no more: what waits for the link may come at once.
+    pub fn exchange_hellos(&mut self, window: u32) {
         self.send(&hello(window));
         assert!(matches!(self.next(), Event::Hello(_)));
-        // The hello has been handled when the pong is there.
+    }
+
+    /// Exchanges hellos; the manager has handled ours then.
+    pub fn greet(&mut self, window: u32) {
+        self.exchange_hellos(window);
         self.send(&Frame::Ping([7; 8]));
         assert_eq!(self.next(), Event::Pong([7; 8]));
     }
