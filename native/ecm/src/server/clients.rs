@@ -249,10 +249,10 @@ impl Server {
 
     /// One read of each client that has something, in turn, as long as its link takes it, or there is none to wait for.
     pub(super) fn read_clients(&mut self) {
+        let waits = self.link_by.is_some();
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else { return };
             let Some(index) = self.slab.find(id) else { continue };
-            let waits = self.link_by.is_some();
             match self.link_of(index) {
                 Some(link) if link.congested || link.pending() >= limits::LINK_HIGH => {
                     link.congested = true;
@@ -314,6 +314,7 @@ impl Server {
         self.expire_handshakes();
         let tick = self.tick();
         self.guard.sweep(SWEEPS, self.millis());
+        let waits = self.link_by.is_some();
         let slots = self.slab.capacity();
         for _ in 0..slots.div_ceil(SWEEPS) {
             self.sweep_at = if self.sweep_at + 1 < slots { self.sweep_at + 1 } else { 0 };
@@ -323,7 +324,6 @@ impl Server {
             if slot.timer == Timer::None || slot.deadline > tick {
                 continue;
             }
-            let waits = self.link_by.is_some();
             let unread = matches!(slot.timer, Timer::Head | Timer::Body)
                 && self.link_of(index).map_or(waits, |link| link.congested);
             match self.slab.at(index) {
