@@ -100,16 +100,17 @@ chunk(Link, Number, Connections, Requests) ->
     ],
     Chunk = iolist_to_binary([bench_frames:data(Id, Request) || {Id, Request} <- Work]),
     Before = erlang:monotonic_time(nanosecond),
-    {ok, Actions} = megaphone_nif:link_input(Link, Chunk),
+    Handles = bench_frames:feed(Link, Chunk),
     Time = erlang:monotonic_time(nanosecond) - Before,
     %% The second element of a handle is the id on the wire.
-    Work = [{Id, serve(Handle)} || {start, {_, Id, _, _} = Handle} <- Actions],
+    Work = [{Id, serve(Handle)} || {_, Id, _, _} = Handle <- Handles],
     ok = bench_frames:output(Link),
     Time.
 
 -spec serve(megaphone_nif:handle()) -> Request :: binary().
 serve(Handle) ->
-    {ok, Request} = megaphone_nif:recv(Handle, 0),
+    %% Of its own accord a read ends with the head.
+    {ok, Request} = megaphone_nif:recv(Handle, bench_requests:bosh_size()),
     ok = megaphone_nif:send(Handle, <<"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n">>),
     %% It asks for a next request, so the answer is complete.
     {error, closed} = megaphone_nif:recv(Handle, 0),
