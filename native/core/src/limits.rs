@@ -145,8 +145,9 @@ pub const OUTPUT_QUEUE: usize = 65_536;
 /// one after the other, so a few are enough; all shards together hold less than 200 kB.
 pub const SPARE_QUEUES: usize = 8;
 
-/// Most readers, and most blocked senders, that may wait on one connection. A browser-like client needs one.
-pub const MAX_WAITERS: usize = 1_024;
+/// Most readers, and most blocked senders, that may wait on one connection. A browser-like client needs one; whoever
+/// closes a connection wakes all of them in one call.
+pub const MAX_WAITERS: usize = 256;
 
 /// Largest length that a reader may ask for. The same as gen_tcp's own limit, 64 MiB.
 pub const MAX_RECV: usize = 67_108_864;
@@ -174,7 +175,7 @@ pub const ACTIONS_PER_CALL: usize = 128;
 
 /// Bytes of messages to be taken apart after which such a call leaves the rest to the next one: 0.5 ms, if they are nothing but
 /// elements.
-pub const DELIVERED_PER_CALL: usize = 24_576;
+pub const DELIVERED_PER_CALL: usize = 16_384;
 
 /// Connections visited on one call on a link's output, ready or not.
 pub const VISITS_PER_CALL: usize = 512;
@@ -370,7 +371,7 @@ pub const SMALL_MESSAGE: usize = 8_192;
 pub const MAX_BATCH: usize = 32;
 
 /// ... and bytes of them, unless the first one is longer. A client that sends more waits for the process.
-pub const MAX_BATCH_BYTES: usize = 16_384;
+pub const MAX_BATCH_BYTES: usize = 12_288;
 
 /// Longest time that a BOSH request is kept waiting, in seconds, whatever its client asks for: as mod_bosh has it.
 pub const BOSH_WAIT: u16 = 300;

@@ -252,6 +252,7 @@ fn limits(env: Env<'_>) -> Term<'_> {
             ("output_queue", limits::OUTPUT_QUEUE.encode(env)),
             ("max_waiters", limits::MAX_WAITERS.encode(env)),
             ("max_recv", limits::MAX_RECV.encode(env)),
+            ("max_batch_bytes", limits::MAX_BATCH_BYTES.encode(env)),
             ("max_links", limits::MAX_LINKS.encode(env)),
             ("max_link_connections", limits::MAX_LINK_CONNECTIONS.encode(env)),
             ("max_local_connections", limits::MAX_LOCAL_CONNECTIONS.encode(env)),
