@@ -3,6 +3,9 @@
 
 -export([bodies/1, asked/1, sends/1, timers/1]).
 
+%% Milliseconds for what is delivered at once.
+-define(PATIENCE, 5000).
+
 -type times() :: [Nanoseconds :: non_neg_integer(), ...].
 
 %% @doc The longest body that is taken apart at once, for a client session that has asked.
@@ -14,7 +17,7 @@ bodies(Times) ->
             ok = megaphone_nif:bosh_activate(socket(Session)),
             Body = body(Session, N, small()),
             {Time, ok} = bench_thread:cpu(fun() -> megaphone_nif:bosh_body({self(), N}, Body) end),
-            delivered(Session, 1),
+            delivered(Session, 1900),
             Time
         end
      || N <- lists:seq(1, Times)
@@ -24,11 +27,13 @@ bodies(Times) ->
 -spec asked(pos_integer()) -> times().
 asked(Times) ->
     Session = session(),
+    %% Both together are as much as is given at once.
+    Half = maps:get(max_batch_bytes, megaphone_nif:limits()) div 2,
     [
         begin
-            [ok = megaphone_nif:bosh_body({self(), At}, body(Session, At, small() - 8)) || At <- [2 * N - 1, 2 * N]],
+            [ok = megaphone_nif:bosh_body({self(), At}, body(Session, At, Half - 8)) || At <- [2 * N - 1, 2 * N]],
             {Time, ok} = bench_thread:cpu(fun() -> megaphone_nif:bosh_activate(socket(Session)) end),
-            delivered(Session, 2),
+            delivered(Session, 2800),
             Time
         end
      || N <- lists:seq(1, Times)
@@ -105,9 +110,10 @@ body(Session, N, Size) ->
 
 %% The client session has its elements, and whoever waited for an answer because of them is answered.
 -spec delivered({megaphone_nif:bosh_socket(), binary()}, pos_integer()) -> ok.
-delivered({Socket, _Sid}, Bodies) ->
+delivered({Socket, _Sid}, Elements) ->
     receive
-        {tcp, Socket, Events} -> true = length(Events) > 1900 * Bodies
+        {tcp, Socket, Events} -> true = length(Events) > Elements
+    after ?PATIENCE -> error(not_delivered)
     end,
     answered().
 

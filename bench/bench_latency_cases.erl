@@ -32,7 +32,7 @@ names() ->
         {sweep_pieces, cpu, "link_sweep: connections with 128 kB that came byte by byte"},
         {sweep_idle, cpu, "link_sweep: idle connections"},
         {sweep_waiting, cpu, "link_sweep: a reader on each connection"},
-        {sweep_crowds, cpu, "link_sweep: as many readers on a hundredth of the connections"},
+        {sweep_crowds, cpu, "link_sweep: as many readers on a connection as there may be"},
         {output, cpu, "link_output: all connections are ready"},
         {biggest_put, cpu, "put_data: 1 MB"},
         {biggest_recv, cpu, "recv: 1 MB"},
@@ -42,9 +42,9 @@ names() ->
         {longest_list, cpu, "recv: the longest header field, as a list"},
         {biggest_packet, cpu, "recv_packet: a head and the biggest body"},
         {elements_in_batches, cpu, "link_input: 64 kB of messages, as many elements as there may be"},
-        {elements_for_an_owner, cpu, "activate: 16 kB of messages, as many elements as there may be"},
+        {elements_for_an_owner, cpu, "activate: 12 kB of messages, as many elements as there may be"},
         {bosh_bodies, cpu, "bosh_body: 8 kB, as many elements as there may be"},
-        {bosh_asked, cpu, "bosh_activate: 16 kB of bodies, as many elements as there may be"},
+        {bosh_asked, cpu, "bosh_activate: 12 kB of bodies, as many elements as there may be"},
         {bosh_sends, cpu, "bosh_send: the longest answer"},
         {bosh_timers, cpu, "bosh_tick: sessions that end"},
         {opening, wall, "open: one owner of all"},
@@ -130,8 +130,9 @@ times(sweep_waiting, Connections) ->
     swept(Link);
 times(sweep_crowds, Connections) ->
     Link = bench_frames:link(),
-    Handles = [Handle || {_, Handle} <- tunnels(Link, Connections div 1000)],
-    _ = [reading(Handles) || _ <- lists:seq(1, 1000)],
+    Most = limit(max_waiters),
+    Handles = [Handle || {_, Handle} <- tunnels(Link, max(1, Connections div Most))],
+    _ = [reading(Handles) || _ <- lists:seq(1, Most)],
     swept(Link);
 times(output, Connections) ->
     Link = bench_frames:link(),
@@ -223,7 +224,8 @@ fed(Make) ->
             Link = bench_frames:link(),
             <<Chunk:65536/binary, _/binary>> = padded(iolist_to_binary(Make(Link))),
             Times = feed(Link, Chunk),
-            _ = swept(Link),
+            ok = megaphone_nif:link_down(Link),
+            ok = swept_unmeasured(Link, 0),
             Times
         end
      || _ <- lists:seq(1, ?TIMES)
@@ -317,6 +319,13 @@ sweep(Link, Cursor) ->
     case bench_thread:cpu(fun() -> megaphone_nif:link_sweep(Link, Cursor) end) of
         {Time, {more, Next}} -> [Time | sweep(Link, Next)];
         {Time, done} -> [Time]
+    end.
+
+-spec swept_unmeasured(megaphone_nif:link(), non_neg_integer()) -> ok.
+swept_unmeasured(Link, Cursor) ->
+    case megaphone_nif:link_sweep(Link, Cursor) of
+        {more, Next} -> swept_unmeasured(Link, Next);
+        done -> ok
     end.
 
 -spec output(megaphone_nif:link()) -> times().

@@ -3,6 +3,9 @@
 
 -export([batches/1, activate/1, large/1]).
 
+%% Milliseconds for what is delivered at once.
+-define(PATIENCE, 5000).
+
 -type times() :: [Nanoseconds :: non_neg_integer(), ...].
 
 %% @doc The input of a link with 64 kB of the longest messages that are taken apart at once, for as many owners who have asked.
@@ -27,12 +30,12 @@ batches(Times) ->
 activate(Times) ->
     {Link, [{Id, Handle}] = Handles} = clients(1),
     %% Both together are as much as is given at once.
-    Message = message(small() - 4),
+    Message = message(maps:get(max_batch_bytes, megaphone_nif:limits()) div 2 - 4),
     [
         begin
             [] = bench_frames:input(Link, [bench_frames:data(Id, Message), bench_frames:data(Id, Message)]),
             {Time, ok} = bench_thread:cpu(fun() -> megaphone_nif:activate(Handle) end),
-            receive {tcp, Handle, [_, _]} -> ok end,
+            receive {tcp, Handle, [_, _]} -> ok after ?PATIENCE -> error(not_delivered) end,
             Time
         end
      || _ <- lists:seq(1, Times), Handles =/= []
@@ -47,7 +50,7 @@ large(Times) ->
             asked(Handles),
             feed(Link, Id, message(maps:get(max_message, megaphone_nif:limits()))),
             Held = bench_thread:held(fun() -> ok = megaphone_nif:deliver_large(Handle) end),
-            receive {tcp, Handle, [{xmlel, _, _, Els}]} -> true = length(Els) > 65000 end,
+            receive {tcp, Handle, [{xmlel, _, _, Els}]} -> true = length(Els) > 65000 after ?PATIENCE -> error(not_delivered) end,
             Held
         end
      || _ <- lists:seq(1, Times)
@@ -94,7 +97,7 @@ delivered(0) ->
 delivered(Count) ->
     receive
         {tcp, _, [{xmlel, _, _, _}]} -> delivered(Count - 1)
-    after 5000 -> error({not_delivered, Count})
+    after ?PATIENCE -> error({not_delivered, Count})
     end.
 
 -spec feed(megaphone_nif:link(), pos_integer(), binary()) -> ok.

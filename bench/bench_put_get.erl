@@ -124,7 +124,7 @@ rounds(Wanted, Left, Nodes) ->
         ({#store{rounds = asked}, _, _, _, Samples}) ->
             length([quiet || {_, Others} <- Samples, Others =< ?QUIET]) >= Wanted;
         ({#store{rounds = Own}, _, _, _, Samples}) ->
-            length(Samples) >= Own
+            length(Samples) >= min(Own, Wanted)
     end,
     case lists:all(Enough, Nodes) of
         true ->

@@ -8,7 +8,7 @@
 
 -spec run(#{quick := boolean()}) -> [bench_report:report()].
 run(#{quick := true}) ->
-    [bench_put_get:run([20000], 3), bench_link:run([20000], 300), bench_memory:run([20000, 40000])];
+    [bench_put_get:run([20000], 1), bench_link:run([20000], 300), bench_memory:run([20000, 40000])];
 run(#{quick := false}) ->
     bench_vm:gigabytes() >= ?NEEDED orelse error({needs_gigabytes_of_memory, ?NEEDED}),
     [
