@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::tls::{TlsClient, connect, start};
 use common::*;
 use megaphone_core::limits;
+use megaphone_core::link::{ErrorCode, Frame};
 use megaphone_ecm::signals::Command;
 
 /// A client that had a virtual connection, one that had none, and one whose request has come in part are served by the next link.
@@ -109,6 +113,94 @@ fn an_ending_manager_does_not_wait() {
     ecm.command(Command::Drain);
     assert!(client.refused(503).contains("not connected"));
     drop(client);
+    ecm.ended();
+}
+
+/// A node that greets and refuses in one breath, again and again, makes nobody wait longer.
+#[test]
+fn refusals_prolong_nothing() {
+    let wait = Duration::from_millis(300);
+    let ecm = Ecm::with(|config| config.link_wait = wait);
+    drop(lose(&ecm, ecm.accept()));
+    let mut client = ecm.client();
+    client.send(GET);
+    let mut refusal = Vec::new();
+    hello(limits::WINDOW).encode(&mut refusal);
+    Frame::Error { id: 0, code: ErrorCode::Limit, text: "full" }.encode(&mut refusal);
+    let (began, mut times) = (Instant::now(), 0);
+    client.stream.set_nonblocking(true).unwrap();
+    while client.stream.peek(&mut [0]).is_err() {
+        assert!(began.elapsed() < 20 * wait, "refused {times} times, and the client waits");
+        ecm.node.accept().unwrap().0.write_all(&refusal).unwrap();
+        times += 1;
+    }
+    client.stream.set_nonblocking(false).unwrap();
+    assert!(client.refused(503).contains("not connected"));
+    assert!(times > 1);
+}
+
+/// A TLS client's request that comes together with the end of its handshake waits as others do.
+#[test]
+fn a_request_behind_a_handshake_waits() {
+    let (authority, ecm, node, address) = start(|_| {});
+    let silent = lose(&ecm, node);
+    let config = authority.client_config(&[&rustls::version::TLS13]);
+    let mut client = TlsClient::new(connect(address), Arc::new(config), "a.example");
+    // Written by rustls with what ends the handshake.
+    client.tls.conn.writer().write_all(GET.as_bytes()).unwrap();
+    client.greet().unwrap();
+    let mut node = up(lose(&ecm, silent));
+    let id = node.first(GET);
+    node.answer(id, "served");
+    client.expect(&response("served"));
+}
+
+/// The time that a connection may be idle for does not run while its request waits.
+#[test]
+fn who_waits_is_not_idle() {
+    let idle = Duration::from_millis(300);
+    let ecm = Ecm::with(|config| config.idle_timeout = idle);
+    let silent = lose(&ecm, ecm.accept());
+    let mut client = ecm.client();
+    client.send(GET);
+    // One that has sent nothing is told to go when its time is over, and the other one's would be, too.
+    assert_eq!(ecm.client().rest(), "");
+    assert_eq!(ecm.client().rest(), "");
+    let mut node = up(lose(&ecm, silent));
+    let id = node.first(GET);
+    node.answer(id, "served");
+    client.expect(&response("served"));
+}
+
+/// Who leaves while its request waits makes room for others at once.
+#[test]
+fn who_leaves_makes_room() {
+    let ecm = Ecm::with(|config| {
+        config.max_clients = 1;
+        config.idle_timeout = Duration::from_millis(300);
+        config.link_wait = 2 * DEADLINE;
+    });
+    let silent = lose(&ecm, ecm.accept());
+    let mut gone = ecm.client();
+    gone.send(GET);
+    // The manager has looked at it.
+    let _silent = lose(&ecm, silent);
+    drop(gone);
+    // It is taken, and told to go since it says nothing.
+    assert_eq!(ecm.client().rest(), "");
+}
+
+/// A manager that stops at once tells those whose requests wait.
+#[test]
+fn a_manager_that_stops_tells_who_waits() {
+    let (mut ecm, node) = Ecm::linked();
+    let silent = lose(&ecm, node);
+    let mut client = ecm.client();
+    client.send(GET);
+    // The manager has looked at it.
+    let _silent = lose(&ecm, silent);
+    ecm.command(Command::Stop);
+    assert!(client.refused(503).contains("not connected"));
     ecm.ended();
 }
 

@@ -32,7 +32,9 @@ impl Server {
         }
         let Some(slot) = self.slab.at(index) else { return };
         let (pending, dead) = (slot.client.pending(), event.is_error() || event.is_write_closed());
-        if dead {
+        let left =
+            slot.bits.has(Bits::ENDED) && slot.bits.has(Bits::QUEUED) && !slot.bits.has(Bits::HANDSHAKE);
+        if dead || left && self.waits_for_link(index) {
             self.with(index, false, Client::gone);
         } else if pending > 0 && event.is_writable() {
             self.with(index, true, Client::writable);
@@ -258,10 +260,23 @@ impl Server {
                     link.congested = true;
                     link.stalled.push_back(id);
                 }
-                None if waits => self.waiting.push_back(id),
+                None if waits => self.wait_for_link(index, id),
                 _ => self.read_client(index),
             }
         }
+    }
+
+    fn wait_for_link(&mut self, index: u32, id: u64) {
+        if self.slab.at(index).is_some_and(|slot| slot.bits.has(Bits::ENDED)) {
+            // It has asked again elsewhere: what it wrote here would only come late.
+            return self.with(index, false, Client::gone);
+        }
+        self.waiting.push_back(id);
+    }
+
+    /// Whether a client has to wait, unread, for a link to come.
+    pub(super) fn waits_for_link(&mut self, index: u32) -> bool {
+        self.link_by.is_some() && self.link_of(index).is_none()
     }
 
     /// The link of a client, or the one that it would get.
@@ -324,7 +339,10 @@ impl Server {
             if slot.timer == Timer::None || slot.deadline > tick {
                 continue;
             }
-            let unread = matches!(slot.timer, Timer::Head | Timer::Body)
+            // Of the others only those who have sent something: an idle client may be told to go.
+            let sent = slot.bits.has(Bits::QUEUED)
+                && matches!(slot.timer, Timer::Idle | Timer::Message | Timer::Pong);
+            let unread = (sent || matches!(slot.timer, Timer::Head | Timer::Body))
                 && self.link_of(index).map_or(waits, |link| link.congested);
             match self.slab.at(index) {
                 // Nobody reads the client: it is not to blame.

@@ -180,6 +180,13 @@ impl Server {
         self.life.start_by = None;
         self.life.close_after = None;
         self.doors.clear();
+        // Whose request waits, unread, for a link looks idle: it learns that there is none.
+        self.link_by = None;
+        for id in std::mem::take(&mut self.waiting) {
+            if let Some(index) = self.slab.find(id) {
+                self.read_client(index);
+            }
+        }
         // Indexes are below 2^32.
         for index in 0..self.slab.capacity() as u32 {
             if !self.is_written_by_session(index) {

@@ -7,7 +7,6 @@ use tracing::{debug, info, warn};
 
 use super::{LINK_READS, LINKS, Server};
 use crate::links::LinkIndex;
-use crate::slab::Bits;
 
 impl Server {
     /// Connects, pings and writes the links, as time and sockets ask for it.
@@ -45,6 +44,8 @@ impl Server {
         }
         match self.links.up().count() {
             0 if self.life.is_ending() => warn!("no link is up: clients get 503"),
+            // A link that comes and goes at once does not prolong it.
+            0 if self.link_by.is_some() => {}
             0 => {
                 self.link_by = Some(self.now + self.config.link_wait);
                 let seconds = self.config.link_wait.as_secs();
@@ -61,14 +62,10 @@ impl Server {
             return;
         }
         self.link_by = None;
-        for id in std::mem::take(&mut self.waiting) {
-            let Some(index) = self.slab.find(id) else { continue };
-            match self.slab.at(index) {
-                // It has asked again elsewhere: what it wrote here would only come late.
-                Some(slot) if slot.bits.has(Bits::ENDED) => self.with(index, false, Client::gone),
-                _ => self.queue.push_back(id),
-            }
-        }
+        // They have been here longer than those who came in this turn.
+        let mut queue = std::mem::take(&mut self.waiting);
+        queue.append(&mut self.queue);
+        self.queue = queue;
     }
 
     pub(super) fn read_links(&mut self) {

@@ -85,7 +85,11 @@ impl Server {
         if let Some(session) = self.tls.get(index) {
             debug!("TLS: {}", session.describe());
         }
-        self.deliver(index);
+        if self.waits_for_link(index) {
+            self.hand_on(index, 0);
+        } else {
+            self.deliver(index);
+        }
     }
 
     /// Reads a client that has something, or hands on what was decrypted before. Its state machine has room.
@@ -151,6 +155,12 @@ impl Server {
     fn deliver(&mut self, index: u32) {
         let Some(slot) = self.slab.at(index) else { return };
         let room = slot.client.room();
+        self.hand_on(index, room);
+    }
+
+    /// Hands so many of them on, at most.
+    fn hand_on(&mut self, index: u32, room: usize) {
+        let Some(slot) = self.slab.at(index) else { return };
         let Some(secure) = self.tls.secure(index) else { return };
         let mut plain = std::mem::take(&mut secure.scratch.plain);
         let before = secure.session.heap();
