@@ -15,7 +15,7 @@
 run(#{quick := Quick}) ->
     Rounds =
         case Quick of
-            true -> 5;
+            true -> 1;
             false -> 25
         end,
     bench_vm:say("parse: ~b rounds", [Rounds]),

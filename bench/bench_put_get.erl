@@ -26,6 +26,9 @@
 
 -define(PROCESSES, [1, 2, 8]).
 
+%% Milliseconds of a round that is only for a look.
+-define(LOOK, 200).
+
 %% Share of the processors that others may take in a round that counts, and how many times as many rounds there may be
 %% until enough of them count. If they never do, those count that were disturbed least; the share is shown.
 -define(QUIET, 0.05).
@@ -94,7 +97,9 @@ measure(Load, Connections, Processes, Rounds, Nodes) ->
     Prepared = [
         begin
             #store{module = Module, round = Time} = Store,
-            Operations = bench_vm:call(Node, bench_store, calibrate, [Module, Load, Processes, Time]),
+            %% A single round is for a look.
+            Of = case Rounds of 1 -> ?LOOK; _ -> Time end,
+            Operations = bench_vm:call(Node, bench_store, calibrate, [Module, Load, Processes, Of]),
             {Store, Node, Bytes, [Module, Load, Processes, Operations], []}
         end
      || {Store, Node, Bytes} <- Nodes
