@@ -85,11 +85,7 @@ impl Server {
         if let Some(session) = self.tls.get(index) {
             debug!("TLS: {}", session.describe());
         }
-        if self.waits_for_link(index) {
-            self.hand_on(index, 0);
-        } else {
-            self.deliver(index);
-        }
+        self.deliver(index);
     }
 
     /// Reads a client that has something, or hands on what was decrypted before. Its state machine has room.
@@ -153,14 +149,10 @@ impl Server {
 
     /// Hands decrypted bytes to the state machine, as many as it has room for; the session keeps the rest.
     fn deliver(&mut self, index: u32) {
+        // Some come behind a handshake, which waits for nothing.
+        let waits = self.waits_for_link(index);
         let Some(slot) = self.slab.at(index) else { return };
-        let room = slot.client.room();
-        self.hand_on(index, room);
-    }
-
-    /// Hands so many of them on, at most.
-    fn hand_on(&mut self, index: u32, room: usize) {
-        let Some(slot) = self.slab.at(index) else { return };
+        let room = if waits { 0 } else { slot.client.room() };
         let Some(secure) = self.tls.secure(index) else { return };
         let mut plain = std::mem::take(&mut secure.scratch.plain);
         let before = secure.session.heap();
