@@ -224,8 +224,8 @@ fed(Make) ->
             Link = bench_frames:link(),
             <<Chunk:65536/binary, _/binary>> = padded(iolist_to_binary(Make(Link))),
             Times = feed(Link, Chunk),
-            ok = megaphone_nif:link_down(Link),
-            ok = swept_unmeasured(Link, 0),
+            %% What this takes is not asked for: measuring it is slow.
+            _ = swept(Link, fun(Call) -> {0, Call()} end),
             Times
         end
      || _ <- lists:seq(1, ?TIMES)
@@ -311,21 +311,19 @@ pieces_for(Link, Id) ->
 
 -spec swept(megaphone_nif:link()) -> times().
 swept(Link) ->
+    swept(Link, fun bench_thread:cpu/1).
+
+%% Sweeps a link's connections; each call goes through this function, which tells how long it took.
+-spec swept(megaphone_nif:link(), fun((fun(() -> T)) -> {non_neg_integer(), T})) -> times().
+swept(Link, Measure) ->
     ok = megaphone_nif:link_down(Link),
-    sweep(Link, 0).
+    sweep(Link, 0, Measure).
 
--spec sweep(megaphone_nif:link(), non_neg_integer()) -> times().
-sweep(Link, Cursor) ->
-    case bench_thread:cpu(fun() -> megaphone_nif:link_sweep(Link, Cursor) end) of
-        {Time, {more, Next}} -> [Time | sweep(Link, Next)];
+-spec sweep(megaphone_nif:link(), non_neg_integer(), fun((fun(() -> T)) -> {non_neg_integer(), T})) -> times().
+sweep(Link, Cursor, Measure) ->
+    case Measure(fun() -> megaphone_nif:link_sweep(Link, Cursor) end) of
+        {Time, {more, Next}} -> [Time | sweep(Link, Next, Measure)];
         {Time, done} -> [Time]
-    end.
-
--spec swept_unmeasured(megaphone_nif:link(), non_neg_integer()) -> ok.
-swept_unmeasured(Link, Cursor) ->
-    case megaphone_nif:link_sweep(Link, Cursor) of
-        {more, Next} -> swept_unmeasured(Link, Next);
-        done -> ok
     end.
 
 -spec output(megaphone_nif:link()) -> times().

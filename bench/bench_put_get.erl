@@ -3,12 +3,15 @@
 
 -export([run/2]).
 
+%% Milliseconds of a round that needs no longer one.
+-define(ROUND, 200).
+
 -record(store, {
     module :: module(),
     name :: string(),
     role :: ours | original | other | steps,
     %% Milliseconds of one round.
-    round = 200 :: pos_integer(),
+    round = ?ROUND :: pos_integer(),
     %% Rounds, if not as many as asked for, however disturbed.
     rounds = asked :: asked | pos_integer(),
     arguments = [] :: [string()]
@@ -25,9 +28,6 @@
 }).
 
 -define(PROCESSES, [1, 2, 8]).
-
-%% Milliseconds of a round that is only for a look.
--define(LOOK, 200).
 
 %% Share of the processors that others may take in a round that counts, and how many times as many rounds there may be
 %% until enough of them count. If they never do, those count that were disturbed least; the share is shown.
@@ -98,7 +98,7 @@ measure(Load, Connections, Processes, Rounds, Nodes) ->
         begin
             #store{module = Module, round = Time} = Store,
             %% A single round is for a look.
-            Of = case Rounds of 1 -> ?LOOK; _ -> Time end,
+            Of = case Rounds of 1 -> ?ROUND; _ -> Time end,
             Operations = bench_vm:call(Node, bench_store, calibrate, [Module, Load, Processes, Of]),
             {Store, Node, Bytes, [Module, Load, Processes, Operations], []}
         end
